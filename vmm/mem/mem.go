@@ -1,0 +1,57 @@
+// Package mem is where machines get host memory from: the kernel's frames on a
+// host, ordinary memory in tests on Linux.
+package mem
+
+import "fmt"
+
+// A Block is physically contiguous host memory.
+type Block struct {
+	Phys uint64 // host-physical address
+	Data []byte
+}
+
+// An Allocator hands out zeroed Blocks.
+type Allocator interface {
+	// Alloc returns size bytes aligned to align (a power of two, at least 4096).
+	Alloc(size, align uint64) (Block, error)
+	Free(Block)
+}
+
+// Simulated is an Allocator for tests: addresses are made up but unique, and
+// Live tells what was not freed.
+type Simulated struct {
+	next uint64
+	live map[uint64]uint64
+	// Limit bounds the live bytes; zero means 1 TiB.
+	Limit uint64
+}
+
+func (s *Simulated) Alloc(size, align uint64) (Block, error) {
+	if s.Limit != 0 && s.Live()+size > s.Limit {
+		return Block{}, fmt.Errorf("mem: no %d contiguous bytes left", size)
+	}
+	if s.live == nil {
+		s.live = map[uint64]uint64{}
+		s.next = 1 << 32
+	}
+	s.next = (s.next + align - 1) &^ (align - 1)
+	b := Block{Phys: s.next, Data: make([]byte, size)}
+	s.next += size
+	s.live[b.Phys] = size
+	return b, nil
+}
+
+func (s *Simulated) Free(b Block) {
+	if s.live[b.Phys] != uint64(len(b.Data)) {
+		panic(fmt.Sprintf("mem: block %#x+%#x was not allocated", b.Phys, len(b.Data)))
+	}
+	delete(s.live, b.Phys)
+}
+
+// Live is the number of bytes allocated and not freed.
+func (s *Simulated) Live() (n uint64) {
+	for _, v := range s.live {
+		n += v
+	}
+	return n
+}
