@@ -1,0 +1,93 @@
+// Command godwitctl runs a Godwit host's commands from Linux.
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"net"
+	"os"
+	"os/signal"
+	"strconv"
+	"time"
+
+	"golang.org/x/term"
+
+	"godwit/cmd/internal/control"
+)
+
+const usage = `godwitctl runs a Godwit host's commands.
+
+usage: godwitctl -host ADDR[:PORT] [-json] COMMAND [ARGUMENT ...]
+
+    godwitctl -host 192.0.2.10 help
+    godwitctl -host 192.0.2.10 vm list -json
+    godwitctl -host 192.0.2.10 vm create web kernel=http://192.0.2.1/vmlinuz initrd=http://192.0.2.1/initrd mem=512M cpus=2 cmdline="console=ttyS0"
+    godwitctl -host 192.0.2.10 vm console web
+
+The host must have been booted with control=insecure-tcp (see docs/console.md).
+$GODWIT_HOST stands in for -host. ^C cancels the running command.
+
+`
+
+func main() {
+	os.Exit(run())
+}
+
+func run() int {
+	flag.Usage = func() {
+		fmt.Fprint(os.Stderr, usage)
+		flag.PrintDefaults()
+	}
+	host := flag.String("host", os.Getenv("GODWIT_HOST"), "address of the host, with `ADDR[:PORT]`")
+	asJSON := flag.Bool("json", false, "show results as JSON")
+	timeout := flag.Duration("timeout", 10*time.Second, "how long to try to connect")
+	flag.Parse()
+	if *host == "" || flag.NArg() == 0 {
+		flag.Usage()
+		return 2
+	}
+	addr := *host
+	if _, _, err := net.SplitHostPort(addr); err != nil {
+		addr = net.JoinHostPort(addr, strconv.Itoa(control.DefaultPort))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	d := net.Dialer{Timeout: *timeout}
+	c, err := d.DialContext(ctx, "tcp", addr)
+	if err != nil {
+		fmt.Fprintf(os.Stderr, "godwitctl: %v\n  is the host up, and was it booted with control=insecure-tcp?\n", err)
+		return 1
+	}
+	cmd := control.Command{Args: flag.Args(), JSON: *asJSON, Out: os.Stdout}
+	fd := int(os.Stdin.Fd())
+	if term.IsTerminal(fd) {
+		cmd.Input = os.Stdin
+		var saved *term.State
+		cmd.Raw = func(on bool) {
+			if on && saved == nil {
+				saved, _ = term.MakeRaw(fd)
+			} else if !on && saved != nil {
+				term.Restore(fd, saved)
+				saved = nil
+			}
+		}
+		defer cmd.Raw(false)
+	} else if flag.NArg() >= 2 && flag.Arg(0) == "vm" && flag.Arg(1) == "console" {
+		cmd.Input = os.Stdin
+	}
+	if err := control.Run(ctx, c, cmd); err != nil {
+		if cmd.Raw != nil {
+			cmd.Raw(false)
+		}
+		var h control.HostError
+		if errors.As(err, &h) {
+			fmt.Fprintln(os.Stderr, "error:", err)
+		} else {
+			fmt.Fprintln(os.Stderr, "godwitctl:", err)
+		}
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,241 @@
+// Package config reads what a host is told at boot: its command line, and a
+// config module with the same options, one a line. Nothing in them stops a host
+// from coming up: what is wrong is reported as a Problem and left at its default.
+package config
+
+import (
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+	"unicode"
+
+	"godwit/cmd/internal/control"
+	"godwit/cmd/internal/shell"
+)
+
+// DefaultMigratePort is where a host takes machines unless told otherwise.
+const DefaultMigratePort = 7481
+
+// DefaultModule is the config module's name where config= names no other.
+const DefaultModule = "godwit.conf"
+
+// Config is a host's configuration.
+type Config struct {
+	Name    string   `json:"name"`
+	Module  string   `json:"config_module,omitempty"`
+	Net     Net      `json:"net"`
+	Control uint16   `json:"control_port,omitempty"` // 0: not served
+	Migrate uint16   `json:"migrate_port,omitempty"` // 0: machines are not taken
+	Panic   string   `json:"panic"`                  // reboot or halt
+	Run     []string `json:"run,omitempty"`          // console commands to start with
+	given   map[string]bool
+}
+
+// Net is how the host gets its address.
+type Net struct {
+	Mode    string       `json:"mode"` // dhcp, static or none
+	Address netip.Prefix `json:"address,omitzero"`
+	Gateway netip.Addr   `json:"gateway,omitzero"`
+}
+
+// A Problem is an option that was not understood.
+type Problem struct {
+	Where string // "command line" or "module:NAME line 3"
+	What  string
+}
+
+func (p Problem) String() string { return p.Where + ": " + p.What }
+
+// An option is one that a host knows.
+type option struct {
+	name, form, help string
+	set              func(c *Config, v string) error
+}
+
+// Options lists them in the order of the documentation.
+var options = []option{
+	{"name", "name=NAME", "the host's name in prompts and reports (default: godwit)", func(c *Config, v string) error {
+		if len(v) == 0 || len(v) > 63 || strings.ContainsFunc(v, func(r rune) bool {
+			return r != '-' && r != '.' && (r > 127 || !unicode.IsLetter(r) && !unicode.IsDigit(r))
+		}) {
+			return fmt.Errorf("%q is no host name: up to 63 letters, digits, dots and dashes", v)
+		}
+		c.Name = v
+		return nil
+	}},
+	{"config", "config=module:NAME", "the boot module with more options (default: module:godwit.conf, if there is one)", func(c *Config, v string) error {
+		m, ok := strings.CutPrefix(v, "module:")
+		if !ok || m == "" {
+			return fmt.Errorf("%q: write config=module:NAME", v)
+		}
+		c.Module = m
+		return nil
+	}},
+	{"ip", "ip=dhcp | ip=none | ip=ADDR/BITS[,GATEWAY]", "the host's address (default: dhcp)", setIP},
+	{"control", "control=insecure-tcp[:PORT] | control=off", fmt.Sprintf("serve the commands over TCP, without authentication (default: off; port %d)", control.DefaultPort),
+		func(c *Config, v string) error { return setPort(&c.Control, v, control.DefaultPort) }},
+	{"migrate", "migrate=insecure-tcp[:PORT] | migrate=off", fmt.Sprintf("take running machines from other hosts, without authentication (default: off; port %d)", DefaultMigratePort),
+		func(c *Config, v string) error { return setPort(&c.Migrate, v, DefaultMigratePort) }},
+	{"panic", "panic=reboot | panic=halt", "what the host does after reporting a panic (default: reboot)", func(c *Config, v string) error {
+		if v != "reboot" && v != "halt" {
+			return fmt.Errorf("%q is neither reboot nor halt", v)
+		}
+		c.Panic = v
+		return nil
+	}},
+	{"run", `run="COMMAND"`, "a console command to run at start; may be given several times", func(c *Config, v string) error {
+		if v == "" {
+			return fmt.Errorf("no command given")
+		}
+		if len(c.Run) >= 64 {
+			return fmt.Errorf("more than 64 run= options")
+		}
+		c.Run = append(c.Run, v)
+		return nil
+	}},
+}
+
+func setIP(c *Config, v string) error {
+	switch v {
+	case "dhcp", "none":
+		c.Net = Net{Mode: v}
+		return nil
+	}
+	a, gw, hasGW := strings.Cut(v, ",")
+	p, err := netip.ParsePrefix(a)
+	if err != nil || !p.Addr().Is4() || p.Bits() == 0 {
+		return fmt.Errorf("%q is no IPv4 address with its prefix length, such as 192.0.2.10/24", a)
+	}
+	n := Net{Mode: "static", Address: p}
+	if hasGW {
+		g, err := netip.ParseAddr(gw)
+		if err != nil || !g.Is4() {
+			return fmt.Errorf("gateway %q is no IPv4 address", gw)
+		}
+		if !p.Contains(g) {
+			return fmt.Errorf("gateway %v is outside %v", g, p.Masked())
+		}
+		n.Gateway = g
+	}
+	c.Net = n
+	return nil
+}
+
+func setPort(port *uint16, v string, def uint16) error {
+	mode, p, has := strings.Cut(v, ":")
+	switch {
+	case v == "off":
+		*port = 0
+	case mode == "insecure-tcp" && !has:
+		*port = def
+	case mode == "insecure-tcp":
+		n, err := strconv.ParseUint(p, 10, 16)
+		if err != nil || n == 0 {
+			return fmt.Errorf("%q is no port (1 to 65535)", p)
+		}
+		*port = uint16(n)
+	default:
+		return fmt.Errorf("%q: write insecure-tcp, insecure-tcp:PORT or off", v)
+	}
+	return nil
+}
+
+// Default is a host told nothing.
+func Default() *Config {
+	return &Config{Name: "godwit", Net: Net{Mode: "dhcp"}, Panic: "reboot"}
+}
+
+// CommandLine applies a boot command line. It takes precedence over a module,
+// whichever is applied first.
+func (c *Config) CommandLine(line string) []Problem {
+	words, err := shell.Split(line)
+	if err != nil {
+		return []Problem{{"command line", err.Error()}}
+	}
+	c.given = map[string]bool{}
+	var ps []Problem
+	for _, w := range words {
+		if what := c.apply(w); what != "" {
+			ps = append(ps, Problem{"command line", what})
+			continue
+		}
+		name, _, _ := strings.Cut(w, "=")
+		c.given[name] = true
+	}
+	return ps
+}
+
+// ModuleText applies a config module: one option a line, blank lines and lines
+// that begin with # apart. Options that the command line gave stay as they are;
+// run= adds up.
+func (c *Config) ModuleText(name string, text []byte) []Problem {
+	const maxModule = 64 << 10
+	where := "module:" + name
+	if len(text) > maxModule {
+		return []Problem{{where, fmt.Sprintf("%d bytes are more than a config may have (%d); ignored", len(text), maxModule)}}
+	}
+	var ps []Problem
+	for i, l := range strings.Split(string(text), "\n") {
+		l = strings.TrimSpace(l)
+		if l == "" || l[0] == '#' {
+			continue
+		}
+		at := fmt.Sprintf("%s line %d", where, i+1)
+		name, rest, ok := strings.Cut(l, "=")
+		words, err := shell.Split(rest)
+		if err != nil {
+			ps = append(ps, Problem{at, err.Error()})
+			continue
+		}
+		value := strings.Join(words, " ")
+		if name == "run" && len(words) != 1 {
+			value = rest // an unquoted command keeps its own quotes
+		}
+		if name == "config" {
+			ps = append(ps, Problem{at, "config= belongs on the command line; ignored"})
+			continue
+		}
+		if c.given[name] && name != "run" {
+			continue
+		}
+		w := name
+		if ok {
+			w += "=" + value
+		}
+		if what := c.apply(w); what != "" {
+			ps = append(ps, Problem{at, what})
+		}
+	}
+	return ps
+}
+
+// apply sets one option and returns what is wrong with it.
+func (c *Config) apply(word string) string {
+	name, v, ok := strings.Cut(word, "=")
+	for _, o := range options {
+		if o.name == name {
+			if !ok {
+				return fmt.Sprintf("option %q needs a value: %s", name, o.form)
+			}
+			if err := o.set(c, v); err != nil {
+				return fmt.Sprintf("option %s: %v", name, err)
+			}
+			return ""
+		}
+	}
+	var known []string
+	for _, o := range options {
+		known = append(known, o.name)
+	}
+	return fmt.Sprintf("unknown option %q ignored; known are %s", name, strings.Join(known, ", "))
+}
+
+// Help is a table of the options.
+func Help() *shell.Table {
+	t := &shell.Table{Head: []string{"OPTION", "MEANING"}}
+	for _, o := range options {
+		t.Row(o.form, o.help)
+	}
+	return t
+}

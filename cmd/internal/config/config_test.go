@@ -1,0 +1,65 @@
+package config
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestOptions(t *testing.T) {
+	c := Default()
+	ps := c.CommandLine(`name=a1 ip=192.0.2.10/24,192.0.2.1 control=insecure-tcp migrate=insecure-tcp:99 panic=halt run="vm list" run='vm start x'`)
+	if len(ps) != 0 {
+		t.Fatal(ps)
+	}
+	if c.Name != "a1" || c.Net.Mode != "static" || c.Net.Address.String() != "192.0.2.10/24" || c.Net.Gateway.String() != "192.0.2.1" ||
+		c.Control != 7480 || c.Migrate != 99 || c.Panic != "halt" || strings.Join(c.Run, ";") != "vm list;vm start x" {
+		t.Fatalf("%+v", c)
+	}
+}
+
+func TestWrongOptionsAreNamedAndTheRestHolds(t *testing.T) {
+	c := Default()
+	ps := c.CommandLine("colour=blue ip=300.1.1.1/8 ip=10.0.0.1/8,11.0.0.1 control=tcp panic migrate=insecure-tcp:0 name=ok name=a_b config=x run=")
+	want := []string{`unknown option "colour"`, "300.1.1.1/8", "outside", `"tcp"`, "needs a value", "port", "a_b", "module:NAME", "no command"}
+	if len(ps) != len(want) {
+		t.Fatalf("%d problems: %v", len(ps), ps)
+	}
+	for i, w := range want {
+		if !strings.Contains(ps[i].String(), w) {
+			t.Errorf("problem %d: %s, want %q", i, ps[i], w)
+		}
+	}
+	if c.Name != "ok" || c.Net.Mode != "dhcp" || c.Control != 0 {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestModuleYieldsToTheCommandLine(t *testing.T) {
+	c := Default()
+	c.CommandLine("name=line run=one")
+	ps := c.ModuleText("m", []byte("# a comment\nname=module\n\nip=none\r\nrun=vm create a cmdline=\"x y\"\nrun='vm start a'\nnonsense\nconfig=module:y\nrun=\"open\n"))
+	if c.Name != "line" || c.Net.Mode != "none" {
+		t.Errorf("%+v", c)
+	}
+	if got := strings.Join(c.Run, ";"); got != `one;vm create a cmdline="x y";vm start a` {
+		t.Errorf("run: %s", got)
+	}
+	if len(ps) != 3 || ps[0].Where != "module:m line 7" || ps[1].Where != "module:m line 8" || ps[2].Where != "module:m line 9" {
+		t.Errorf("%v", ps)
+	}
+	if ps := c.ModuleText("big", make([]byte, 1<<20)); len(ps) != 1 {
+		t.Errorf("a huge module: %d problems", len(ps))
+	}
+}
+
+func FuzzConfig(f *testing.F) {
+	f.Add("name=a ip=1.2.3.4/5", "run=x\nip=dhcp")
+	f.Fuzz(func(t *testing.T, line, module string) {
+		c := Default()
+		c.CommandLine(line)
+		c.ModuleText("m", []byte(module))
+		if c.Name == "" || c.Net.Mode == "" || c.Panic == "" {
+			t.Fatalf("%+v", c)
+		}
+	})
+}

@@ -1,0 +1,172 @@
+// Package console is a person at a terminal in front of a shell: the serial
+// console of a host.
+package console
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"golang.org/x/term"
+
+	"godwit/cmd/internal/shell"
+)
+
+// Prompt is what a host's console asks with.
+const Prompt = "godwit> "
+
+// A Console edits lines on a terminal and runs them.
+type Console struct {
+	sh   *shell.Shell
+	tty  io.ReadWriter
+	keys *shell.Keys
+	term *term.Terminal
+}
+
+// New makes a console; nothing is read before Run.
+func New(tty io.ReadWriter, sh *shell.Shell) *Console {
+	c := &Console{sh: sh, tty: tty, keys: shell.NewKeys()}
+	c.keys.LineMode(true)
+	c.term = term.NewTerminal(struct {
+		io.Reader
+		io.Writer
+	}{editKeys{c.keys}, tty}, "")
+	c.term.AutoCompleteCallback = c.complete
+	return c
+}
+
+// editKeys turns ^C into "forget this line" and ^D into nothing: a serial
+// console has no end.
+type editKeys struct{ r io.Reader }
+
+func (e editKeys) Read(p []byte) (int, error) {
+	// One key becomes two, so take only what surely fits.
+	n, err := e.r.Read(p[:max(1, len(p)/2)])
+	in := append(make([]byte, 0, 256), p[:n]...)
+	out := p[:0]
+	for _, b := range in {
+		switch {
+		case b == 3 && cap(out)-len(out) >= 2:
+			out = append(out, 5, 21) // to the line's end, then erase to its start
+		case b == 3 || b == 4 || b == 0:
+		default:
+			out = append(out, b)
+		}
+	}
+	return len(out), err
+}
+
+func (c *Console) complete(line string, pos int, key rune) (string, int, bool) {
+	if key != '\t' || pos != len(line) {
+		return "", 0, false
+	}
+	nl, opts := c.sh.Complete(line)
+	if opts != nil {
+		// The terminal holds its lock here; show the choices once it is free.
+		go fmt.Fprintf(c.term, "%s\n", strings.Join(opts, "  "))
+	}
+	return nl, len(nl), true
+}
+
+// Log prints a line of the host's log without tearing the line being typed.
+func (c *Console) Log(line string) {
+	fmt.Fprintf(c.term, "%s\n", strings.TrimRight(line, "\n"))
+}
+
+// Write prints text above the line being typed.
+func (c *Console) Write(b []byte) (int, error) { return c.term.Write(b) }
+
+// Run reads and runs commands until ctx ends or the terminal does.
+func (c *Console) Run(ctx context.Context) error {
+	read := make(chan error, 1)
+	go func() {
+		_, err := io.Copy(c.keys, c.tty)
+		c.keys.Close()
+		read <- err
+	}()
+	stop := context.AfterFunc(ctx, func() { c.keys.Close() })
+	defer stop()
+	c.term.SetPrompt(Prompt)
+	for {
+		line, err := c.term.ReadLine()
+		if ctx.Err() != nil {
+			return nil
+		}
+		if errors.Is(err, io.EOF) {
+			select {
+			case err := <-read:
+				return err // the terminal is gone
+			default:
+				continue
+			}
+		}
+		if err != nil && !errors.Is(err, term.ErrPasteIndicator) {
+			return err
+		}
+		c.Exec(ctx, line)
+	}
+}
+
+// Exec runs one line as if it had been typed and prints its error.
+func (c *Console) Exec(ctx context.Context, line string) error {
+	args, err := shell.Split(line)
+	if err == nil && len(args) == 0 {
+		return nil
+	}
+	if err == nil {
+		err = c.run(ctx, args)
+	}
+	if err != nil {
+		fmt.Fprintf(c.term, "error: %v\n", err)
+	}
+	return err
+}
+
+func (c *Console) run(ctx context.Context, args []string) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	c.keys.OnInterrupt(cancel)
+	defer c.keys.OnInterrupt(nil)
+	// No prompt is to be repainted behind the command's output.
+	c.term.SetPrompt("")
+	defer c.term.SetPrompt(Prompt)
+	raw := false
+	setRaw := func(on bool) {
+		raw = on
+		c.keys.LineMode(!on)
+		if on {
+			c.keys.OnInterrupt(nil) // ^C belongs to the guest now
+		} else {
+			c.keys.OnInterrupt(cancel)
+		}
+	}
+	out := &output{c: c, raw: &raw}
+	err := c.sh.Run(&shell.Call{Ctx: ctx, Args: args, Out: out, Input: c.keys, Raw: setRaw})
+	if raw {
+		setRaw(false)
+	}
+	if out.open {
+		fmt.Fprintln(c.term)
+	}
+	return err
+}
+
+// output goes through the line editor, which turns line ends into CR LF; in raw
+// mode it goes out as it is.
+type output struct {
+	c    *Console
+	raw  *bool
+	open bool // the last line has no end yet
+}
+
+func (o *output) Write(b []byte) (int, error) {
+	if len(b) > 0 {
+		o.open = b[len(b)-1] != '\n'
+	}
+	if *o.raw {
+		return o.c.tty.Write(b)
+	}
+	return o.c.term.Write(b)
+}

@@ -1,0 +1,129 @@
+package control
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"godwit/cmd/internal/shell"
+)
+
+func testShell() *shell.Shell {
+	s := shell.New()
+	s.Add(
+		&shell.Command{Name: "echo", Summary: "echo", Example: "echo a", Run: func(c *shell.Call) error {
+			fmt.Fprintln(c.Out, strings.Join(c.Args, "|"))
+			return nil
+		}},
+		&shell.Command{Name: "fail", Summary: "fail", Example: "fail", Run: func(c *shell.Call) error { return errors.New("it is broken; mend it") }},
+		&shell.Command{Name: "wait", Summary: "wait", Example: "wait", Run: func(c *shell.Call) error {
+			fmt.Fprintln(c.Out, "waiting")
+			<-c.Ctx.Done()
+			return c.Ctx.Err()
+		}},
+		&shell.Command{Name: "cat", Summary: "cat", Example: "cat", Run: func(c *shell.Call) error {
+			c.Raw(true)
+			b := make([]byte, 5)
+			_, err := io.ReadFull(c.Input, b)
+			c.Out.Write(b)
+			return err
+		}},
+	)
+	return s
+}
+
+func pair(t *testing.T) net.Conn {
+	a, b := net.Pipe()
+	s := &Server{Host: "test", Shell: testShell(), Log: t.Logf}
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Add(1)
+	go func() { defer wg.Done(); s.ServeConn(ctx, b) }()
+	t.Cleanup(func() { a.Close(); cancel(); wg.Wait() })
+	return a
+}
+
+func TestCommandRunsRemotely(t *testing.T) {
+	var out bytes.Buffer
+	if err := Run(context.Background(), pair(t), Command{Args: []string{"echo", "a b", "c"}, Out: &out}); err != nil || out.String() != "a b|c\n" {
+		t.Fatalf("%q, %v", out.String(), err)
+	}
+}
+
+func TestErrorOfTheCommandArrives(t *testing.T) {
+	err := Run(context.Background(), pair(t), Command{Args: []string{"fail"}, Out: io.Discard})
+	var h HostError
+	if !errors.As(err, &h) || err.Error() != "it is broken; mend it" {
+		t.Fatal(err)
+	}
+}
+
+func TestCancelEndsTheCommand(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	w := writerFunc(func(b []byte) { cancel() }) // cancel as soon as it says that it waits
+	err := Run(ctx, pair(t), Command{Args: []string{"wait"}, Out: w})
+	if err == nil || err.Error() != context.Canceled.Error() {
+		t.Fatal(err)
+	}
+}
+
+type writerFunc func([]byte)
+
+func (f writerFunc) Write(b []byte) (int, error) { f(b); return len(b), nil }
+
+func TestKeyboardIsPassedOn(t *testing.T) {
+	var out bytes.Buffer
+	raw := false
+	err := Run(context.Background(), pair(t), Command{Args: []string{"cat"}, Out: &out, Input: strings.NewReader("hello"), Raw: func(on bool) { raw = on }})
+	if err != nil || out.String() != "hello" || !raw {
+		t.Fatalf("%q raw %v, %v", out.String(), raw, err)
+	}
+}
+
+func TestClientThatVanishesEndsItsCommand(t *testing.T) {
+	a, b := net.Pipe()
+	ended := make(chan struct{})
+	s := &Server{Shell: testShell(), Log: t.Logf}
+	go func() { s.ServeConn(context.Background(), b); close(ended) }()
+	fmt.Fprintf(a, "%s\n", greeting)
+	readLine(a)
+	writeFrame(a, frameRequest, []byte(`{"args":["wait"]}`))
+	readFrame(a)
+	a.Close()
+	select {
+	case <-ended:
+	case <-time.After(10 * time.Second):
+		t.Fatal("the command went on")
+	}
+}
+
+func FuzzServer(f *testing.F) {
+	frame := func(t frameType, p string) string {
+		var h [5]byte
+		h[0] = byte(t)
+		binary.LittleEndian.PutUint32(h[1:], uint32(len(p)))
+		return string(h[:]) + p
+	}
+	f.Add([]byte(greeting + "\n" + frame(frameRequest, `{"args":["echo","x"]}`)))
+	f.Add([]byte(greeting + "\n" + frame(frameRequest, `{"args":["cat"],"input":true}`) + frame(frameInput, "hello")))
+	f.Add([]byte("GET / HTTP/1.1\n\n"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		a, b := net.Pipe()
+		s := &Server{Shell: testShell(), Log: func(string, ...any) {}}
+		ended := make(chan struct{})
+		go func() { s.ServeConn(context.Background(), b); close(ended) }()
+		go io.Copy(io.Discard, a)
+		a.SetWriteDeadline(time.Now().Add(time.Second))
+		a.Write(in)
+		a.Close()
+		<-ended
+	})
+}

@@ -1,0 +1,284 @@
+// Package shell is the command language of a host: what its serial console and
+// its control port both serve. It knows words, help, completion and how results
+// are shown; what the commands do is given to it.
+package shell
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sort"
+	"strings"
+)
+
+// A Command is one entry of the language.
+type Command struct {
+	Name    string // one or two words: "vm create"
+	Args    string // its arguments as help shows them
+	Summary string // one line, no full stop
+	Detail  string // more, for `help NAME`
+	Example string
+	Shows   bool // it shows a result, so -json applies
+	// Complete offers values for the word being typed; nil for none.
+	Complete func(args []string, word string) []string
+	Run      func(*Call) error
+}
+
+// A Call is one command being run.
+type Call struct {
+	Ctx  context.Context // ended by ^C, or when the caller goes away
+	Args []string
+	JSON bool
+	Out  io.Writer
+	// Input is the caller's keyboard, byte by byte, while the command runs;
+	// nil where there is none.
+	Input io.Reader
+	// Raw tells the caller's terminal to pass all keys on (true) or to edit
+	// lines again (false); nil where there is no terminal.
+	Raw func(bool)
+}
+
+// A Result is shown as text, or as JSON by its exported fields.
+type Result interface {
+	Text(w io.Writer)
+}
+
+// Show prints r the way the caller asked for.
+func (c *Call) Show(r Result) error {
+	if !c.JSON {
+		r.Text(c.Out)
+		return nil
+	}
+	b, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return fmt.Errorf("show: %w", err)
+	}
+	_, err = fmt.Fprintf(c.Out, "%s\n", b)
+	return err
+}
+
+// Printf shows progress or a remark; with -json nothing, so that the output parses.
+func (c *Call) Printf(format string, args ...any) {
+	if !c.JSON {
+		fmt.Fprintf(c.Out, format, args...)
+	}
+}
+
+// ErrUsage marks errors that the command's usage answers.
+var ErrUsage = errors.New("usage")
+
+// Usagef is an error in how a command was called.
+func Usagef(format string, args ...any) error {
+	return fmt.Errorf("%w: %s", ErrUsage, fmt.Sprintf(format, args...))
+}
+
+// A Shell is a set of commands.
+type Shell struct {
+	commands []*Command
+	byName   map[string]*Command
+}
+
+// New returns a Shell with only `help`.
+func New() *Shell {
+	s := &Shell{byName: map[string]*Command{}}
+	s.Add(&Command{
+		Name: "help", Args: "[COMMAND]", Summary: "list the commands, or explain one",
+		Example: "help vm create", Complete: s.completeHelp, Run: s.help,
+	})
+	return s
+}
+
+// Add adds a command; a name twice is a programming error.
+func (s *Shell) Add(cmds ...*Command) {
+	for _, c := range cmds {
+		if s.byName[c.Name] != nil || c.Run == nil || c.Summary == "" || c.Example == "" {
+			panic("shell: command " + c.Name + " is incomplete or defined twice")
+		}
+		s.byName[c.Name] = c
+		s.commands = append(s.commands, c)
+	}
+	sort.Slice(s.commands, func(i, j int) bool { return s.commands[i].Name < s.commands[j].Name })
+}
+
+// find returns the command that args begin with and how many words it took.
+func (s *Shell) find(args []string) (*Command, int) {
+	for n := min(2, len(args)); n > 0; n-- {
+		if c := s.byName[strings.Join(args[:n], " ")]; c != nil {
+			return c, n
+		}
+	}
+	return nil, 0
+}
+
+// Run runs one command. c.Args holds all its words; -json may stand anywhere
+// behind the command's name.
+func (s *Shell) Run(c *Call) (err error) {
+	cmd, n := s.find(c.Args)
+	if cmd == nil {
+		return s.unknown(c.Args)
+	}
+	rest := make([]string, 0, len(c.Args))
+	for _, a := range c.Args[n:] {
+		switch a {
+		case "-json", "--json":
+			if !cmd.Shows {
+				return fmt.Errorf("%s shows no result, so it takes no -json", cmd.Name)
+			}
+			c.JSON = true
+		case "-h", "-help", "--help":
+			s.explain(c.Out, cmd)
+			return nil
+		default:
+			rest = append(rest, a)
+		}
+	}
+	c.Args = rest
+	defer func() {
+		// A defect in one command must not take the host's console with it.
+		if p := recover(); p != nil {
+			err = fmt.Errorf("%s: internal error: %v (please report it; the host goes on)", cmd.Name, p)
+		}
+	}()
+	err = cmd.Run(c)
+	if errors.Is(err, ErrUsage) {
+		err = fmt.Errorf("%s: %s\n  usage: %s\n  example: %s", cmd.Name,
+			strings.TrimPrefix(err.Error(), ErrUsage.Error()+": "), cmd.usage(), cmd.Example)
+	}
+	return err
+}
+
+func (c *Command) usage() string {
+	u := c.Name
+	if c.Args != "" {
+		u += " " + c.Args
+	}
+	if c.Shows {
+		u += " [-json]"
+	}
+	return u
+}
+
+func (s *Shell) unknown(args []string) error {
+	if len(args) == 0 {
+		return errors.New("no command given; `help` lists them")
+	}
+	var sub []string
+	for _, c := range s.commands {
+		if strings.HasPrefix(c.Name, args[0]+" ") {
+			sub = append(sub, strings.TrimPrefix(c.Name, args[0]+" "))
+		}
+	}
+	if sub != nil {
+		return fmt.Errorf("%s needs one of: %s", args[0], strings.Join(sub, ", "))
+	}
+	return fmt.Errorf("unknown command %q; `help` lists them", args[0])
+}
+
+func (s *Shell) help(c *Call) error {
+	if len(c.Args) > 0 {
+		if cmd, n := s.find(c.Args); cmd != nil && n == len(c.Args) {
+			s.explain(c.Out, cmd)
+			return nil
+		}
+		found := false
+		for _, cmd := range s.commands {
+			if strings.HasPrefix(cmd.Name, c.Args[0]+" ") && len(c.Args) == 1 {
+				s.explain(c.Out, cmd)
+				found = true
+			}
+		}
+		if found {
+			return nil
+		}
+		return s.unknown(c.Args)
+	}
+	t := Table{Head: []string{"COMMAND", "WHAT IT DOES", "EXAMPLE"}}
+	for _, cmd := range s.commands {
+		t.Row(cmd.Name, cmd.Summary, cmd.Example)
+	}
+	t.Text(c.Out)
+	fmt.Fprintln(c.Out, "`help COMMAND` tells more. Tab completes; ^C ends a running command; -json gives results as JSON.")
+	return nil
+}
+
+func (s *Shell) explain(w io.Writer, c *Command) {
+	fmt.Fprintf(w, "%s\n    %s\n", c.usage(), c.Summary)
+	for _, l := range strings.Split(strings.TrimSpace(c.Detail), "\n") {
+		if l != "" {
+			fmt.Fprintf(w, "    %s\n", l)
+		}
+	}
+	fmt.Fprintf(w, "    example: %s\n", c.Example)
+}
+
+func (s *Shell) completeHelp(args []string, word string) []string {
+	var r []string
+	for _, c := range s.commands {
+		r = append(r, c.Name)
+	}
+	return r
+}
+
+// Complete extends line, which the cursor stands at the end of, as far as the
+// possibilities agree. If it can not, it returns them.
+func (s *Shell) Complete(line string) (newLine string, options []string) {
+	words := strings.Fields(line)
+	word := ""
+	if len(words) > 0 && !strings.HasSuffix(line, " ") {
+		word = words[len(words)-1]
+		words = words[:len(words)-1]
+	}
+	set := map[string]bool{}
+	before := strings.Join(words, " ")
+	for _, c := range s.commands {
+		name := c.Name
+		if before != "" {
+			rest, ok := strings.CutPrefix(name, before+" ")
+			if !ok {
+				continue
+			}
+			name = rest
+		}
+		first, _, _ := strings.Cut(name, " ")
+		set[first] = true
+	}
+	if cmd, n := s.find(words); cmd != nil {
+		if cmd.Complete != nil {
+			for _, v := range cmd.Complete(words[n:], word) {
+				set[v] = true
+			}
+		}
+		if cmd.Shows && strings.HasPrefix(word, "-") {
+			set["-json"] = true
+		}
+	}
+	var opts []string
+	for v := range set {
+		if strings.HasPrefix(v, word) {
+			opts = append(opts, v)
+		}
+	}
+	sort.Strings(opts)
+	if len(opts) == 0 {
+		return line, nil
+	}
+	common := opts[0]
+	for _, o := range opts[1:] {
+		for !strings.HasPrefix(o, common) {
+			common = common[:len(common)-1]
+		}
+	}
+	line = line[:len(line)-len(word)] + common
+	if len(opts) == 1 {
+		if !strings.HasSuffix(common, "=") {
+			line += " "
+		}
+		return line, nil
+	}
+	if common != word {
+		return line, nil
+	}
+	return line, opts
+}

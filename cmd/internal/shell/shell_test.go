@@ -1,0 +1,161 @@
+package shell
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+type answer struct {
+	Name string `json:"name"`
+}
+
+func (a answer) Text(w io.Writer) { fmt.Fprintln(w, "name:", a.Name) }
+
+func sample() *Shell {
+	s := New()
+	s.Add(
+		&Command{Name: "vm show", Args: "NAME", Summary: "show one", Example: "vm show a", Shows: true,
+			Complete: func([]string, string) []string { return []string{"alpha", "alps"} },
+			Run: func(c *Call) error {
+				if len(c.Args) != 1 {
+					return Usagef("one name is wanted, %d given", len(c.Args))
+				}
+				return c.Show(answer{c.Args[0]})
+			}},
+		&Command{Name: "vm start", Args: "NAME", Summary: "start one", Example: "vm start a", Run: func(*Call) error { return errors.New("no") }},
+		&Command{Name: "crash", Summary: "crash", Example: "crash", Run: func(*Call) error { var m map[string]int; m["a"] = 1; return nil }},
+	)
+	return s
+}
+
+func run(s *Shell, line string) (string, error) {
+	var b bytes.Buffer
+	args, err := Split(line)
+	if err == nil {
+		err = s.Run(&Call{Ctx: context.Background(), Args: args, Out: &b})
+	}
+	return b.String(), err
+}
+
+func TestCommandsAnswerAsTextAndJSON(t *testing.T) {
+	s := sample()
+	for _, c := range []struct{ line, out, err string }{
+		{"vm show a", "name: a\n", ""},
+		{"vm -json show a", "", "vm needs one of: show, start"},
+		{"vm show -json a", "{\n  \"name\": \"a\"\n}\n", ""},
+		{"vm show", "", "usage: vm show NAME [-json]\n  example: vm show a"},
+		{"vm start -json a", "", "takes no -json"},
+		{"vm", "", "vm needs one of: show, start"},
+		{"nonsense", "", `unknown command "nonsense"`},
+		{"", "", "no command"},
+		{"crash", "", "internal error"},
+		{`vm show "a`, "", "quote"},
+	} {
+		out, err := run(s, c.line)
+		if out != c.out || (err == nil) != (c.err == "") || err != nil && !strings.Contains(err.Error(), c.err) {
+			t.Errorf("%q: %q, %v; want %q, %q", c.line, out, err, c.out, c.err)
+		}
+	}
+}
+
+func TestHelpNamesEveryCommandWithAnExample(t *testing.T) {
+	s := sample()
+	out, err := run(s, "help")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range s.commands {
+		if !strings.Contains(out, c.Example) || !strings.Contains(out, c.Summary) {
+			t.Errorf("help lacks %s", c.Name)
+		}
+	}
+	if out, _ := run(s, "help vm"); !strings.Contains(out, "vm show NAME") || !strings.Contains(out, "vm start NAME") {
+		t.Errorf("help vm: %s", out)
+	}
+}
+
+func TestCompletion(t *testing.T) {
+	s := sample()
+	for _, c := range []struct {
+		line, want string
+		opts       []string
+	}{
+		{"v", "vm ", nil},
+		{"vm s", "vm s", []string{"show", "start"}},
+		{"vm sh", "vm show ", nil},
+		{"vm show ", "vm show alp", nil},
+		{"vm show alp", "vm show alp", []string{"alpha", "alps"}},
+		{"vm show -", "vm show -json ", nil},
+		{"zzz", "zzz", nil},
+		{"", "", []string{"crash", "help", "vm"}},
+	} {
+		got, opts := s.Complete(c.line)
+		if got != c.want || !reflect.DeepEqual(opts, c.opts) {
+			t.Errorf("%q: %q %v; want %q %v", c.line, got, opts, c.want, c.opts)
+		}
+	}
+}
+
+func TestSplit(t *testing.T) {
+	for _, c := range []struct {
+		line string
+		want []string
+	}{
+		{`a  b`, []string{"a", "b"}},
+		{`cmdline="console=ttyS0 quiet" x`, []string{"cmdline=console=ttyS0 quiet", "x"}},
+		{`'a "b' "c 'd" "e\"f\\g\h"`, []string{`a "b`, `c 'd`, `e"f\g\h`}},
+		{`"" x`, []string{"", "x"}},
+	} {
+		if got, err := Split(c.line); err != nil || !reflect.DeepEqual(got, c.want) {
+			t.Errorf("%s: %q, %v; want %q", c.line, got, err, c.want)
+		}
+	}
+}
+
+func FuzzSplit(f *testing.F) {
+	f.Add(`vm create a cmdline="x y" 'z'`)
+	f.Fuzz(func(t *testing.T, line string) {
+		words, err := Split(line)
+		if err != nil {
+			return
+		}
+		var q []string
+		for _, w := range words {
+			q = append(q, `"`+strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(w)+`"`)
+		}
+		again, err := Split(strings.Join(q, " "))
+		if err != nil || len(again) != len(words) || len(words) > 0 && !reflect.DeepEqual(again, words) {
+			t.Fatalf("%q: %q, quoted again: %q, %v", line, words, again, err)
+		}
+	})
+}
+
+func FuzzComplete(f *testing.F) {
+	f.Add("vm sh")
+	s := sample()
+	f.Fuzz(func(t *testing.T, line string) { s.Complete(line) })
+}
+
+func TestSizes(t *testing.T) {
+	for in, want := range map[string]uint64{"512M": 512 << 20, "2G": 2 << 30, "64KiB": 64 << 10, "1 TB": 1 << 40, "7": 7, "0": 0} {
+		if got, err := ParseBytes(in); err != nil || got != want {
+			t.Errorf("%s: %d, %v", in, got, err)
+		}
+	}
+	for _, in := range []string{"", "M", "-1", "1X", "99999999999999999999", "9999999999T", "1.5G"} {
+		if got, err := ParseBytes(in); err == nil {
+			t.Errorf("%q: %d, no error", in, got)
+		}
+	}
+	for n, want := range map[uint64]string{0: "0 B", 1023: "1023 B", 1024: "1 KiB", 1536: "1.5 KiB", 512 << 20: "512 MiB"} {
+		if got := Bytes(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}
