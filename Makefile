@@ -1,5 +1,10 @@
 # The two commands of README.md are `make demo` and `make test`.
-.PHONY: test
+.PHONY: image test
+
+# build/godwit.img, godwit.elf and godwit.sym; see docs/boot.md.
+image:
+	go run ./boot/mkimage -o build
+
 test:
 	go build ./...
 	go vet ./...
