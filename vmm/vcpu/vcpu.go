@@ -53,6 +53,9 @@ type Policy struct {
 	XSS      uint64
 	EFER     uint64
 	PhysBits uint
+	// Instructions that the model's CPUID shows and that hardware can turn
+	// off: without them the guest gets #UD where the vendor allows.
+	RDTSCP, INVPCID, XSAVES bool
 }
 
 // A Space is one VM's hardware context.
