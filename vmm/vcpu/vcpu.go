@@ -62,6 +62,11 @@ type Policy struct {
 type Space interface {
 	// NewVCPU makes the VCPU with this index. It is in reset state.
 	NewVCPU(index int) (VCPU, error)
+	// Sync returns once no VCPU of this Space uses a translation that was
+	// cached before Tables.Generation had its present value: those that are
+	// inside the guest with an older one are made to leave it, which their
+	// Run handles by itself. Callable from any goroutine.
+	Sync()
 	// Close frees everything; all VCPUs are closed first.
 	Close() error
 }
