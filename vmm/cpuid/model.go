@@ -1,0 +1,200 @@
+// Package cpuid says what processor a guest sees: named models, the answers to
+// CPUID that follow from them, and whether a host can keep a model's promise.
+package cpuid
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"godwit/vmm/vcpu"
+)
+
+// Default is the model of machines whose configuration names none.
+const Default = "godwit-v1"
+
+// Host is the model that shows all that the host has and Godwit can carry.
+// A machine with it moves only to hosts that have all of that.
+const Host = "host"
+
+// A Model is a promise to the guest about its processor.
+type Model struct {
+	Name     string
+	About    string
+	Vendor   string // 12 bytes
+	Family   uint32
+	ModelNo  uint32
+	Stepping uint32
+	PhysBits uint8
+	Brand    string
+	features set
+}
+
+// v1 is what QEMU's TCG with -cpu max, Bochs's models since Skylake and every
+// server processor since about 2015 have; it is x86-64-v2 and some more.
+const v1 = "fpu de pse tsc msr pae mce cx8 apic sep mtrr pge mca cmov pat pse36 clflush mmx fxsr sse sse2 " +
+	"sse3 pclmulqdq ssse3 cx16 sse4.1 sse4.2 x2apic movbe popcnt aes xsave osxsave rdrand hypervisor " +
+	"fsgsbase smep smap xsaveopt xgetbv1 lahf64 syscall nx pdpe1gb rdtscp lm"
+
+// v2 adds what x86-64-v3 names, and the fast string instructions.
+const v2 = v1 + " avx f16c fma avx2 bmi1 bmi2 lzcnt adx erms"
+
+// The identity is that of QEMU's qemu64, which every guest knows as generic:
+// no errata of a real processor are assumed, and what differs between vendors
+// when a guest moves (the hidden part of SS after SYSRET) is handled as AMD's,
+// which is right on both.
+var models = []Model{
+	{Name: "godwit-v1", About: "x86-64-v2 with AES, XSAVE, SMEP, SMAP; every host has it", features: setOf(v1)},
+	{Name: "godwit-v2", About: "x86-64-v3: godwit-v1 with AVX2, FMA and BMI", features: setOf(v2)},
+}
+
+func init() {
+	for i := range models {
+		m := &models[i]
+		m.Vendor, m.Family, m.ModelNo, m.Stepping = "AuthenticAMD", 15, 107, 1
+		m.PhysBits, m.Brand = 40, "Godwit virtual CPU "+m.Name
+	}
+}
+
+// Models lists the named ones.
+func Models() []Model { return slices.Clone(models) }
+
+// A Func executes CPUID on the host.
+type Func func(leaf, sub uint32) (a, b, c, d uint32)
+
+// A HostCPU is what a host offers to guests.
+type HostCPU struct {
+	features set
+	physBits uint8
+	xcr0     uint64
+	cpuid    Func
+}
+
+// NewHost reads the host's processor; caps are its backend's.
+func NewHost(f Func, caps vcpu.Capabilities) *HostCPU {
+	h := &HostCPU{physBits: 36, xcr0: caps.XCR0 | 3, cpuid: f}
+	maxBasic, _, _, _ := f(0, 0)
+	maxExt, _, _, _ := f(0x80000000, 0)
+	has := func(leaf uint32) bool {
+		if leaf >= 0x80000000 {
+			return maxExt >= leaf && maxExt < 0x80010000
+		}
+		return maxBasic >= leaf
+	}
+	for i, x := range features {
+		if x.kind != hw {
+			h.features.add(i)
+			continue
+		}
+		if !has(x.leaf) || x.xcr0&^h.xcr0 != 0 {
+			continue
+		}
+		var v [4]uint32
+		v[EAX], v[EBX], v[ECX], v[EDX] = f(x.leaf, x.sub)
+		if v[x.reg]>>x.bit&1 != 0 {
+			h.features.add(i)
+		}
+	}
+	if has(0x80000008) {
+		a, _, _, _ := f(0x80000008, 0)
+		h.physBits = uint8(a)
+	}
+	if caps.GuestPhysBits != 0 {
+		h.physBits = min(h.physBits, uint8(caps.GuestPhysBits))
+	}
+	return h
+}
+
+// Features are the names of what this host could show to a guest.
+func (h *HostCPU) Features() []string { return h.features.names() }
+
+// Find returns the model called name on this host; "" is the default. The error
+// names what the host lacks for it.
+func (h *HostCPU) Find(name string) (*Model, error) {
+	if name == "" {
+		name = Default
+	}
+	if name == Host {
+		m := models[0]
+		m.Name, m.About, m.features, m.PhysBits = Host, "all that this host has", h.features, h.physBits
+		m.Brand = "Godwit virtual CPU (host features)"
+		return &m, nil
+	}
+	for i := range models {
+		if models[i].Name == name {
+			m := models[i]
+			return &m, h.Check(&m)
+		}
+	}
+	return nil, fmt.Errorf("cpuid: no CPU model is called %q; there are %s", name, strings.Join(append(names(), Host), ", "))
+}
+
+func names() (n []string) {
+	for _, m := range models {
+		n = append(n, m.Name)
+	}
+	return n
+}
+
+// Check tells whether this host satisfies m: the error names what is missing.
+// It is also what a migration's target asks.
+func (h *HostCPU) Check(m *Model) error {
+	var miss set
+	for i := range miss {
+		miss[i] = m.features[i] &^ h.features[i]
+	}
+	n := miss.names()
+	if m.PhysBits > h.physBits {
+		n = append(n, fmt.Sprintf("%d physical address bits (it has %d)", m.PhysBits, h.physBits))
+	}
+	if len(n) > 0 {
+		return fmt.Errorf("cpuid: this host lacks %s for CPU model %s", strings.Join(n, ", "), m.Name)
+	}
+	return nil
+}
+
+// Has tells whether the model shows the feature called name.
+func (m *Model) Has(name string) bool {
+	i, ok := featureIndex[name]
+	return ok && m.features.has(i)
+}
+
+// Features are the names of the model's features.
+func (m *Model) Features() []string { return m.features.names() }
+
+// FromFeatures makes the model that a migrated machine brings along, from what
+// Features returned at its source.
+func FromFeatures(name string, physBits uint8, list []string) (*Model, error) {
+	m := models[0]
+	m.Name, m.PhysBits, m.features = name, physBits, set{}
+	m.Brand = "Godwit virtual CPU (host features)"
+	for _, n := range list {
+		i, ok := featureIndex[n]
+		if !ok {
+			return nil, fmt.Errorf("cpuid: model %s has feature %q, which this release does not know", name, n)
+		}
+		m.features.add(i)
+	}
+	for i := range models {
+		if models[i].Name == name {
+			if models[i].features != m.features || models[i].PhysBits != physBits {
+				return nil, fmt.Errorf("cpuid: model %s has other features here than where the machine comes from", name)
+			}
+			m = models[i]
+		}
+	}
+	return &m, nil
+}
+
+// Policy is what the guest may switch on.
+func (m *Model) Policy() vcpu.Policy {
+	p := vcpu.Policy{PhysBits: uint(m.PhysBits), CR4: cr4PCE}
+	for i, f := range features {
+		if m.features.has(i) {
+			p.CR4 |= f.cr4
+			p.EFER |= f.efer
+			p.XCR0 |= f.xcr0
+		}
+	}
+	return p
+}
