@@ -1,0 +1,51 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"syscall"
+)
+
+// troubles are what Linux writes when time or a CPU went missing, or worse.
+var troubles = []string{
+	"soft lockup", "hard LOCKUP", "self-detected stall", "detected stalls", "rcu_sched kthread starved", "rcu_preempt kthread starved",
+	"blocked for more than", "Marking clocksource", "clocksource watchdog", "Machine check", "general protection fault",
+	"Oops", "BUG:", "WARNING:", "lost timer", "hrtimer: interrupt took",
+}
+
+// trouble returns the text of a record of /dev/kmsg ("prefix;text") if it reports one.
+func trouble(record string) (string, bool) {
+	_, text, _ := strings.Cut(record, ";")
+	text, _, _ = strings.Cut(text, "\n")
+	for _, t := range troubles {
+		if strings.Contains(text, t) {
+			return text, true
+		}
+	}
+	return "", false
+}
+
+// watchKernelLog reads the kernel's log from its beginning, for ever.
+func watchKernelLog(fail func(error)) {
+	f, err := os.Open("/dev/kmsg")
+	if err != nil {
+		fail(err)
+		return
+	}
+	buf := make([]byte, 8192) // one read, one record (Documentation/ABI/testing/dev-kmsg)
+	for {
+		n, err := f.Read(buf)
+		switch {
+		case errors.Is(err, syscall.EPIPE): // records were overwritten before they were read
+			continue
+		case err != nil:
+			fail(fmt.Errorf("read /dev/kmsg: %w", err))
+			return
+		}
+		if text, bad := trouble(string(buf[:n])); bad {
+			fail(fmt.Errorf("kernel said: %s", text))
+		}
+	}
+}
