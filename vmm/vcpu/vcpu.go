@@ -84,6 +84,10 @@ type VCPU interface {
 	// Regs are the registers that most exits need; they may be changed
 	// between Runs. The pointer stays valid until Close.
 	Regs() *Regs
+	// Skip ends an instruction of n bytes that the VMM carried out: RIP
+	// moves on, RFLAGS.RF is cleared, and a shadow of STI or MOV SS ends.
+	// (With TF set the VMM queues the #DB itself.)
+	Skip(n uint8)
 	// Get and Set access the less common registers between Runs. Set
 	// checks v as hardware would; the error says what is wrong.
 	Get(r Reg) uint64
