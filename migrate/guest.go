@@ -165,6 +165,17 @@ func (b Bitmap) Count() (n int) {
 	return n
 }
 
+// countRange is how many of n bits from first on are set.
+func (b Bitmap) countRange(first, n uint64) (c uint64) {
+	for n > 0 {
+		m := min(n, 64-first%64)
+		c += uint64(bits.OnesCount64(b[first/64] & ((^uint64(0) >> (64 - m)) << (first % 64))))
+		first += m
+		n -= m
+	}
+	return c
+}
+
 // SetRange sets n bits from first on.
 func (b Bitmap) SetRange(first, n uint64) {
 	for n > 0 {
@@ -212,12 +223,17 @@ func CheckRegions(rs []Region, maxBytes uint64) error {
 			return fmt.Errorf("the guest has more than %d MiB of memory, the limit here", maxBytes>>20)
 		}
 	}
+	// Bitmaps cover holes too, so an enemy's holes must not be free of charge.
+	if end-sum > maxHoles {
+		return fmt.Errorf("memory regions leave holes of %d MiB, more than %d", (end-sum)>>20, maxHoles>>20)
+	}
 	return nil
 }
 
 const (
 	maxRegions = 64
-	maxAddress = 1 << 46 // what four-level second-level tables of either vendor reach with room to spare
+	maxAddress = 1 << 46 // four-level second-level tables of either vendor reach 48 bits
+	maxHoles   = 8 << 30
 )
 
 // regionOf finds the region that holds pages first to first+n-1 whole.

@@ -1,0 +1,157 @@
+package migrate
+
+import "time"
+
+// A pipeline overlaps encoding and sending: a goroutine reads pages from the
+// guest into batches, the caller's sends them, and the few batches go round
+// between the two. Nothing is allocated for a page or a batch.
+type pipeline struct {
+	free chan *batch
+	sum  roundSum // of the last task
+}
+
+// depth is how many batches there are: one being filled, one being sent, and
+// some to even out.
+const depth = 4
+
+func newPipeline() *pipeline {
+	p := &pipeline{free: make(chan *batch, depth)}
+	for range depth {
+		p.free <- newBatch()
+	}
+	return p
+}
+
+// A task is one round's work.
+type task struct {
+	g     *Migration
+	l     *link
+	todo  Bitmap
+	left  uint64
+	round uint32
+	last  bool
+
+	sum      roundSum
+	skipped  uint64
+	bytes    uint64
+	group    int
+	encoding time.Duration // the encoder was busy
+	writing  time.Duration // the sender was busy
+}
+
+// send does t. The link's end ends it early.
+func (p *pipeline) send(t *task) error {
+	full := make(chan *batch, depth)
+	go func() {
+		defer close(full)
+		t.encode(p.free, full)
+	}()
+	t.sum.round = t.round
+	for b := range full {
+		if t.l.err() == nil && !b.empty() {
+			t.write(b)
+		}
+		p.free <- b
+	}
+	p.sum = t.sum
+	return t.l.err()
+}
+
+func (t *task) write(b *batch) {
+	begin := time.Now()
+	f := b.frame(t.round)
+	if t.l.send(msgPages, f) != nil {
+		return
+	}
+	t.writing += time.Since(begin)
+	t.bytes += uint64(len(f))
+	t.sum.raw += b.raw
+	t.sum.zero += b.zero
+	t.g.rep.update(func(r *Report) {
+		r.Pages += b.raw + b.zero
+		r.Zero += b.zero
+		r.Bytes += uint64(len(f))
+	})
+}
+
+// chunk is how many pages are read from the guest at once.
+const chunk = 16
+
+// maxScan is how many zero pages make a batch full, so that scanning empty
+// memory shows as progress at both ends.
+const maxScan = 128 << 20 / PageSize
+
+// encode fills batches with the pages of todo.
+func (t *task) encode(free <-chan *batch, full chan<- *batch) {
+	b := t.take(free)
+	if b == nil {
+		return
+	}
+	begin := time.Now()
+	flush := func() bool {
+		t.encoding += time.Since(begin)
+		full <- b
+		b = t.take(free)
+		begin = time.Now()
+		return b != nil
+	}
+	for _, r := range t.g.machine.Regions {
+		page := r.first()
+		for {
+			first, ok := t.todo.Next(page)
+			if !ok || first >= r.end() {
+				break
+			}
+			if (b.room() < chunk || b.zero >= maxScan) && !flush() {
+				return
+			}
+			n := t.stretch(first, min(r.end()-first, chunk))
+			if n > 0 {
+				b.add(t.g.guest, first, n)
+				t.left -= n
+				page = first + n
+			} else {
+				t.skipped++
+				t.left--
+				page = first + 1
+			}
+		}
+	}
+	t.encoding += time.Since(begin)
+	full <- b
+}
+
+// stretch is how many pages from first on, at most limit, are to be sent. A page
+// that was written again already is not: its turn comes in a later round. When
+// the guest stands still there is no later round.
+func (t *task) stretch(first, limit uint64) (n uint64) {
+	for n < limit && t.todo.Has(first+n) && (t.last || !t.g.guest.Written(first+n)) {
+		n++
+	}
+	return n
+}
+
+// take gets an empty batch; nil means that the link has ended. It is also where
+// the group size is set, once for every batch.
+func (t *task) take(free <-chan *batch) *batch {
+	var b *batch
+	select {
+	case b = <-free:
+	case <-t.l.ctx.Done():
+		return nil
+	}
+	b.reset()
+	if !t.last {
+		c := t.g.guest.Counters()
+		t.g.rep.update(func(r *Report) { r.Left = t.left })
+		if o := t.g.opts; !o.FixedGroup {
+			if n := groupSize(o.MaxGroup, t.round, t.left+c.Dirty); n != t.group {
+				t.g.guest.SetGroup(n)
+				t.group = n
+			}
+		} else {
+			t.group = o.MaxGroup
+		}
+	}
+	return b
+}

@@ -1,0 +1,92 @@
+package migrate
+
+import (
+	"slices"
+	"sync"
+	"time"
+)
+
+// A Report tells of one migration, running or past. Its JSON is what the
+// console shows; durations are nanoseconds.
+type Report struct {
+	ID       string    `json:"id"`
+	Guest    string    `json:"guest"`
+	Peer     string    `json:"peer"`
+	Incoming bool      `json:"incoming"`
+	State    string    `json:"state"`
+	Error    string    `json:"error,omitempty"`
+	Doubt    string    `json:"doubt,omitempty"` // what is unknown, and what the operator can do
+	Began    time.Time `json:"began"`
+	Ended    time.Time `json:"ended,omitzero"`
+
+	Total    time.Duration `json:"total_ns"`
+	Downtime Downtime      `json:"downtime"`
+	RTT      time.Duration `json:"rtt_ns,omitempty"`
+
+	Rounds  []Round `json:"rounds"`
+	Pages   uint64  `json:"pages"` // sent or come, zero ones included
+	Zero    uint64  `json:"zero_pages"`
+	Skipped uint64  `json:"skipped_pages"` // not sent because already written again
+	Bytes   uint64  `json:"bytes"`         // on the line
+	Saved   uint64  `json:"state_bytes"`
+	Faults  uint64  `json:"write_faults"`
+	Opened  uint64  `json:"pages_opened"`
+
+	// While it runs.
+	Bandwidth float64       `json:"bytes_per_second"` // what the line takes
+	DirtyRate float64       `json:"dirty_pages_per_second"`
+	Left      uint64        `json:"pages_left"`            // of this round
+	Estimate  time.Duration `json:"estimated_downtime_ns"` // were the guest paused now
+}
+
+// Downtime is how long the guest stood still, and why. The parts add up to
+// Total, as the source's clock has it; Load and Start are the target's own
+// measure of what lies inside Prepare and Commit.
+type Downtime struct {
+	Total    time.Duration `json:"total_ns"`
+	Pause    time.Duration `json:"pause_ns"`     // stopping the processors
+	LastPass time.Duration `json:"last_pass_ns"` // collecting and sending the last pages
+	State    time.Duration `json:"state_ns"`     // saving and sending the state
+	Prepare  time.Duration `json:"prepare_ns"`   // until the target had everything loaded
+	Commit   time.Duration `json:"commit_ns"`    // until the guest ran there
+
+	Load  time.Duration `json:"load_ns"`
+	Start time.Duration `json:"start_ns"`
+}
+
+// A Round of copying.
+type Round struct {
+	Pages    uint64        `json:"pages"` // to send when it began
+	Raw      uint64        `json:"raw"`
+	Zero     uint64        `json:"zero"`
+	Skipped  uint64        `json:"skipped"`
+	Bytes    uint64        `json:"bytes"`
+	Duration time.Duration `json:"duration_ns"`
+	Dirtied  uint64        `json:"dirtied"` // pages written while it ran
+	Faults   uint64        `json:"faults"`
+	Group    int           `json:"group"`
+	Last     bool          `json:"last,omitempty"`
+}
+
+// A liveReport is a Report being written.
+type liveReport struct {
+	mu sync.Mutex
+	r  Report
+}
+
+func (l *liveReport) update(f func(*Report)) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	f(&l.r)
+}
+
+func (l *liveReport) get() Report {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	r := l.r
+	r.Rounds = slices.Clone(r.Rounds)
+	if r.Ended.IsZero() {
+		r.Total = time.Since(r.Began)
+	}
+	return r
+}
