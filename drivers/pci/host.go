@@ -39,9 +39,11 @@ var Host = sync.OnceValues(func() (*Bus, error) {
 	return Scan(cfg, 0), nil
 })
 
+var hostLines lines
+
 // ConnectInterrupt gives the function an interrupt on a CPU: message-signalled if
 // it can, which no other device shares, else the line of its pin.
-func (f *Function) ConnectInterrupt(cpu int) (*kernel.Interrupt, error) {
+func (f *Function) ConnectInterrupt(cpu int) (Interrupt, error) {
 	if _, ok := f.capability(CapMSI); ok {
 		i, address, data, err := kernel.MSIInterrupt(cpu)
 		if err == nil {
@@ -57,7 +59,7 @@ func (f *Function) ConnectInterrupt(cpu int) (*kernel.Interrupt, error) {
 	}
 	// The MADT tells polarity and trigger of PCI's lines on every PC that has an
 	// I/O APIC (ACPI 5.2.12.5); kernel applies it.
-	i, err := kernel.ISAInterrupt(irq)
+	i, err := hostLines.connect(irq, func(irq int) (Interrupt, error) { return kernel.ISAInterrupt(irq) })
 	if err != nil {
 		return nil, fmt.Errorf("pci: %v: interrupt line %d: %w", f, irq, err)
 	}

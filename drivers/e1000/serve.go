@@ -1,0 +1,112 @@
+package e1000
+
+import "time"
+
+const (
+	// intIdle are the causes that are always enabled; see arm for the other.
+	intIdle = intLSC | intRXDMT0 | intRXO | intRXT0
+
+	// moderation is the least time between interrupts, in units of 256 ns,
+	// 8254x 13.4.18: 50 us.
+	moderation = 195
+
+	tick = time.Second
+	// hangTicks is how long frames may lie unsent, with the link up, before the
+	// device is reset.
+	hangTicks = 5
+)
+
+// serve is the device's goroutine.
+//
+// ICR is read, and thereby cleared, before the rings are looked at: what comes
+// later interrupts again. Reading it also takes the level off a shared line, so
+// Ack can follow at once.
+func (d *Device) serve() {
+	defer close(d.done)
+	d.handler.LinkChanged(d.Link())
+	next := time.Now().Add(tick)
+	for !d.closing.Load() {
+		if d.cfg.Interrupt.Wait(time.Until(next)) {
+			causes := d.regs.Read32(regICR)
+			d.cfg.Interrupt.Ack()
+			d.counters.interrupts.Add(1)
+			if causes&intLSC != 0 {
+				d.updateLink(false)
+			}
+			d.receive()
+			if d.transmitted() {
+				d.handler.TransmitReady()
+			}
+		}
+		if !time.Now().Before(next) {
+			next = time.Now().Add(tick)
+			d.watch()
+		}
+	}
+}
+
+// watch runs once a second: it looks for what an interrupt should have told, and
+// for a transmitter that hangs.
+func (d *Device) watch() {
+	if d.regs.Read32(regSTATUS) == statusAbsent {
+		return // gone; nothing in it can be trusted
+	}
+	d.updateLink(false)
+	d.receive()
+	if d.transmitted() {
+		d.handler.TransmitReady()
+	}
+	d.readStatistics()
+	t := &d.tx
+	t.mu.Lock()
+	hung := false
+	if t.paused {
+		hung = true // the last attempt to reset it failed
+	} else if t.used > 0 && d.Link().Up {
+		t.stalled++
+		hung = t.stalled >= hangTicks
+	} else {
+		t.stalled = 0
+	}
+	t.mu.Unlock()
+	if hung {
+		d.recover()
+	}
+}
+
+// recover resets a device that does not send any more.
+func (d *Device) recover() {
+	d.counters.resets.Add(1)
+	d.logf("nothing sent for %v with frames waiting: resetting the device", hangTicks*tick)
+	t := &d.tx
+	t.mu.Lock()
+	t.paused = true
+	t.mu.Unlock()
+	err := d.stop()
+	t.mu.Lock()
+	t.dropAll()
+	t.mu.Unlock()
+	if err != nil {
+		d.logf("%v", err) // the next tick tries again
+		return
+	}
+	d.initialize()
+	d.updateLink(false)
+	d.handler.TransmitReady()
+}
+
+// updateLink reads the link's state, 8254x 13.4.2, and tells of a change.
+func (d *Device) updateLink(quiet bool) {
+	s := d.regs.Read32(regSTATUS)
+	var l Link
+	if s&statusLU != 0 && s != statusAbsent {
+		l = Link{Up: true, Mbps: [4]int{10, 100, 1000, 1000}[s&statusSpeed>>6], FullDuplex: s&statusFD != 0}
+	}
+	if l == *d.link.Load() {
+		return
+	}
+	d.link.Store(&l)
+	if !quiet {
+		d.handler.LinkChanged(l)
+	}
+}
