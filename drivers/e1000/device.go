@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"godwit/vnet/frame"
+	"godwit/vnet/nic"
 )
 
 // Registers is the device's register window. mmio.Window is one.
@@ -27,17 +28,6 @@ type Interrupt interface {
 	Close()
 }
 
-// Handler takes what a device receives. The device's own goroutine calls it, so
-// it must not wait for the device.
-type Handler interface {
-	// Receive takes over the frames, but not the slice.
-	Receive(batch []*frame.Frame)
-	// LinkChanged tells the link's state, first when the device starts.
-	LinkChanged(Link)
-	// TransmitReady follows a Transmit that could not take all frames.
-	TransmitReady()
-}
-
 // Model is the kind of device.
 type Model uint8
 
@@ -51,24 +41,6 @@ func (m Model) String() string {
 		return "82574L"
 	}
 	return "82540EM"
-}
-
-// Link is the state of the cable.
-type Link struct {
-	Up         bool
-	Mbps       int
-	FullDuplex bool
-}
-
-func (l Link) String() string {
-	if !l.Up {
-		return "down"
-	}
-	duplex := "half"
-	if l.FullDuplex {
-		duplex = "full"
-	}
-	return fmt.Sprintf("%d Mb/s %s duplex", l.Mbps, duplex)
 }
 
 // Config is what a device is made of.
@@ -99,26 +71,28 @@ const (
 	txBigCount = 32
 	txBigSize  = 65536
 
-	// headerSpace is the Ethernet header with its VLAN tag.
+	// With Ethernet's header and a VLAN tag.
 	maxFrame = 14 + 4 + MTU
 )
+
+var _ nic.Interface = (*Device)(nil)
 
 // A Device is one controller, started.
 type Device struct {
 	cfg     Config
 	regs    Registers
 	mac     net.HardwareAddr
-	handler Handler
+	handler nic.Handler
 
 	rx rxState // the service goroutine's
 	tx txState
 
-	link    atomic.Pointer[Link]
+	link    atomic.Pointer[nic.Link]
 	closing atomic.Bool
 	done    chan struct{}
 
 	filterMu sync.Mutex // guards what follows, and RCTL once it is running
-	filter   Filter
+	filter   nic.Filter
 	running  bool
 
 	counters counters
@@ -134,7 +108,7 @@ var (
 )
 
 // Open resets a device and starts it. h is called from then on until Close.
-func Open(cfg Config, h Handler) (*Device, error) {
+func Open(cfg Config, h nic.Handler) (*Device, error) {
 	if cfg.Sleep == nil {
 		cfg.Sleep = time.Sleep
 	}
@@ -142,7 +116,7 @@ func Open(cfg Config, h Handler) (*Device, error) {
 		cfg.Log = func(string) {}
 	}
 	d := &Device{cfg: cfg, regs: cfg.Registers, handler: h, done: make(chan struct{})}
-	d.link.Store(&Link{})
+	d.link.Store(&nic.Link{})
 	cfg.BusMaster(false)
 	if err := d.reset(); err != nil {
 		return nil, err
@@ -221,8 +195,13 @@ func (d *Device) MTU() int { return MTU }
 // Model tells which device it is.
 func (d *Device) Model() Model { return d.cfg.Model }
 
+// Features: the controller sums and segments TCP.
+func (d *Device) Features() nic.Features {
+	return nic.Features{Checksum: true, Segment: txBigSize}
+}
+
 // Link is the state of the cable.
-func (d *Device) Link() Link { return *d.link.Load() }
+func (d *Device) Link() nic.Link { return *d.link.Load() }
 
 // Buffer returns a frame to fill for Transmit, of one segment of at least size
 // bytes. When there is none it returns nil, and TransmitReady follows, as after a

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"godwit/vnet/frame"
+	"godwit/vnet/nic"
 )
 
 // sink is a Handler that keeps what it gets.
@@ -20,7 +21,7 @@ type sink struct {
 	flags  []frame.Flags
 	hold   bool // keep the frames
 	held   []*frame.Frame
-	links  []Link
+	links  []nic.Link
 	ready  int
 	change chan struct{}
 }
@@ -51,7 +52,7 @@ func (s *sink) Receive(batch []*frame.Frame) {
 	s.poke()
 }
 
-func (s *sink) LinkChanged(l Link) {
+func (s *sink) LinkChanged(l nic.Link) {
 	s.mu.Lock()
 	s.links = append(s.links, l)
 	s.mu.Unlock()
@@ -226,14 +227,14 @@ func TestOnlyTheFilterPasses(t *testing.T) {
 	try(broadcast, true)
 	try(other, false)
 	try(group, false)
-	d.SetFilter(Filter{Multicast: []net.HardwareAddr{group}})
+	d.SetFilter(nic.Filter{Multicast: []net.HardwareAddr{group}})
 	try(group, true)
 	try(net.HardwareAddr{1, 0, 0x5e, 0, 0, 1}, false)
-	d.SetFilter(Filter{AllMulticast: true})
+	d.SetFilter(nic.Filter{AllMulticast: true})
 	try(net.HardwareAddr{1, 0, 0x5e, 0, 0, 1}, true)
-	d.SetFilter(Filter{Promiscuous: true})
+	d.SetFilter(nic.Filter{Promiscuous: true})
 	try(other, true)
-	d.SetFilter(Filter{})
+	d.SetFilter(nic.Filter{})
 	try(other, false)
 	s.until(t, "five frames", func() bool { return len(s.got) == 5 })
 }

@@ -1,17 +1,13 @@
 package e1000
 
-import "net"
+import (
+	"net"
 
-// Filter says which frames are received beside those for the device's own
-// address and broadcasts.
-type Filter struct {
-	Multicast    []net.HardwareAddr
-	AllMulticast bool
-	Promiscuous  bool
-}
+	"godwit/vnet/nic"
+)
 
 // SetFilter changes what is received.
-func (d *Device) SetFilter(f Filter) {
+func (d *Device) SetFilter(f nic.Filter) {
 	d.filterMu.Lock()
 	defer d.filterMu.Unlock()
 	d.filter = f

@@ -7,6 +7,7 @@ import (
 	"godwit/drivers/mmio"
 	"godwit/drivers/pci"
 	"godwit/kernel"
+	"godwit/vnet/nic"
 )
 
 var models = map[uint32]Model{
@@ -21,7 +22,7 @@ func Find(b *pci.Bus) []*pci.Function {
 
 // Start claims a controller and opens it, its interrupts on the given CPU. The
 // returned function closes it and gives it back.
-func Start(f *pci.Function, cpu int, h Handler) (d *Device, stop func() error, err error) {
+func Start(f *pci.Function, cpu int, h nic.Handler) (d *Device, stop func() error, err error) {
 	model, ok := models[uint32(f.Vendor)<<16|uint32(f.Device)]
 	if !ok {
 		return nil, nil, fmt.Errorf("e1000: %v is not a controller this driver knows", f)

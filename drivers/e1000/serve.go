@@ -1,6 +1,10 @@
 package e1000
 
-import "time"
+import (
+	"time"
+
+	"godwit/vnet/nic"
+)
 
 const (
 	// intIdle are the causes that are always enabled; see arm for the other.
@@ -98,9 +102,9 @@ func (d *Device) recover() {
 // updateLink reads the link's state, 8254x 13.4.2, and tells of a change.
 func (d *Device) updateLink(quiet bool) {
 	s := d.regs.Read32(regSTATUS)
-	var l Link
+	var l nic.Link
 	if s&statusLU != 0 && s != statusAbsent {
-		l = Link{Up: true, Mbps: [4]int{10, 100, 1000, 1000}[s&statusSpeed>>6], FullDuplex: s&statusFD != 0}
+		l = nic.Link{Up: true, Mbps: [4]int{10, 100, 1000, 1000}[s&statusSpeed>>6], FullDuplex: s&statusFD != 0}
 	}
 	if l == *d.link.Load() {
 		return

@@ -70,8 +70,6 @@ func (l *sharedLine) join() *lineUser {
 
 func (u *lineUser) Wait(timeout time.Duration) bool {
 	select {
-	case <-u.came:
-		return true
 	case <-u.closed:
 		return false
 	default:
