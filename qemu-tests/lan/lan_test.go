@@ -1,0 +1,277 @@
+package lan
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"io"
+	"math/rand"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
+	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+)
+
+// newLAN makes a network that serves one big file, and a client on it.
+func newLAN(t *testing.T) (l *LAN, client *station, file []byte) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	dir := t.TempDir()
+	file = make([]byte, 300<<10)
+	rand.New(rand.NewSource(1)).Read(file)
+	if err := os.WriteFile(filepath.Join(dir, "file"), file, 0o666); err != nil {
+		t.Fatal(err)
+	}
+	l, err := New(ctx, dir, "boot.ipxe")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err = join(ctx, l, mac{2, 0, 0, 0, 0, 9}, netip.MustParseAddr("10.77.0.9"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l, client, file
+}
+
+// card is a machine's end of the wire, as an emulator has it.
+type card struct {
+	t    *testing.T
+	conn *net.UDPConn
+	mac  mac
+}
+
+func plugIn(t *testing.T, l *LAN) (card, netip.Addr) {
+	t.Helper()
+	n, addr, err := l.NIC()
+	if err != nil {
+		t.Fatal(err)
+	}
+	hw, err := net.ParseMAC(n.MAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	local := &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: n.Local}
+	conn, err := net.DialUDP("udp4", local, &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1), Port: n.Local + 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { conn.Close() })
+	return card{t, conn, mac(hw)}, addr
+}
+
+func (c card) send(to mac, payload string) {
+	c.t.Helper()
+	frame := append(append(append([]byte{}, to[:]...), c.mac[:]...), 0x88, 0xb5) // an EtherType for experiments
+	if _, err := c.conn.Write(append(frame, payload...)); err != nil {
+		c.t.Fatal(err)
+	}
+}
+
+// receive returns the payload of the next frame, or "" if none comes.
+func (c card) receive(patience time.Duration) string {
+	c.t.Helper()
+	buf := make([]byte, maxFrame)
+	c.conn.SetReadDeadline(time.Now().Add(patience))
+	n, err := c.conn.Read(buf)
+	if err != nil {
+		return ""
+	}
+	return string(buf[headerSize:n])
+}
+
+const (
+	longTime  = 10 * time.Second
+	shortTime = 50 * time.Millisecond
+)
+
+func TestSwitchFloodsLearnsAndCuts(t *testing.T) {
+	l, _, _ := newLAN(t)
+	a, _ := plugIn(t, l)
+	b, _ := plugIn(t, l)
+	c, _ := plugIn(t, l)
+	everybody := mac{255, 255, 255, 255, 255, 255}
+
+	a.send(everybody, "hello")
+	if x, y := b.receive(longTime), c.receive(longTime); x != "hello" || y != "hello" {
+		t.Fatalf("a broadcast arrived as %q and %q", x, y)
+	}
+	b.send(a.mac, "for a") // where a is has been learned
+	if got := a.receive(longTime); got != "for a" {
+		t.Fatalf("a got %q", got)
+	}
+	if got := c.receive(shortTime); got != "" {
+		t.Errorf("c overheard %q", got)
+	}
+	hw := net.HardwareAddr(a.mac[:]).String()
+	for n := range l.nics {
+		if n.String() != hw {
+			continue
+		}
+		l.nics[n].port.cut.Store(true)
+		b.send(a.mac, "lost")
+		if got := a.receive(shortTime); got != "" {
+			t.Errorf("a, unplugged, got %q", got)
+		}
+		l.nics[n].port.cut.Store(false)
+	}
+	b.send(a.mac, "again")
+	if got := a.receive(longTime); got != "again" {
+		t.Errorf("a, plugged in again, got %q", got)
+	}
+}
+
+func TestDHCPTellsAddressAndBootFile(t *testing.T) {
+	l, _, _ := newLAN(t)
+	a, want := plugIn(t, l)
+	discover, err := dhcpv4.NewDiscovery(a.mac[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	frame := broadcastUDP(dhcpClientPort, dhcpServerPort, discover.ToBytes())
+	copy(frame[6:], a.mac[:])
+	if _, err := a.conn.Write(frame); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, maxFrame)
+	a.conn.SetReadDeadline(time.Now().Add(longTime))
+	n, err := a.conn.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ip := header.IPv4(buf[headerSize:n])
+	if !ip.IsValid(len(ip)) || !ip.IsChecksumValid() {
+		t.Fatalf("reply has a bad IP header: % x", ip[:20])
+	}
+	offer, err := dhcpv4.FromBytes(header.UDP(ip.Payload()).Payload())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if offer.MessageType() != dhcpv4.MessageTypeOffer || offer.YourIPAddr.String() != want.String() ||
+		offer.BootFileName != "boot.ipxe" || offer.ServerIPAddr.String() != stationAddress.String() {
+		t.Errorf("want an offer of %v with boot.ipxe from %v, got %v", want, stationAddress, offer.Summary())
+	}
+}
+
+func TestHTTPServesFiles(t *testing.T) {
+	_, client, file := newLAN(t)
+	ctx, cancel := context.WithTimeout(context.Background(), longTime)
+	defer cancel()
+	conn, err := client.dial(ctx, netip.AddrPortFrom(stationAddress, 80))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	io.WriteString(conn, "GET /file HTTP/1.0\r\n\r\n")
+	got, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.HasSuffix(got, file) {
+		t.Errorf("got %d bytes that do not end in the file's %d", len(got), len(file))
+	}
+}
+
+// fetch reads a file by TFTP; drop loses every so-manieth packet we receive.
+func fetch(t *testing.T, client *station, request string, drop int) ([]byte, string) {
+	t.Helper()
+	conn, err := gonet.DialUDP(client.ip, &tcpip.FullAddress{}, nil, ipv4.ProtocolNumber)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	server := net.Addr(&net.UDPAddr{IP: stationAddress.AsSlice(), Port: tftpPort})
+	send := func(b []byte) {
+		if _, err := conn.WriteTo(b, server); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send([]byte("\x00\x01" + request))
+	var file []byte
+	buf := make([]byte, 2*mtu)
+	block := defaultBlock
+	for count, want := 1, uint16(1); ; count++ {
+		conn.SetReadDeadline(time.Now().Add(longTime))
+		n, from, err := conn.ReadFrom(buf)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if drop != 0 && count%drop == 0 {
+			continue
+		}
+		server = from
+		switch binary.BigEndian.Uint16(buf) {
+		case opError:
+			return nil, string(buf[4 : n-1])
+		case opOptionAck:
+			if strings.Contains(string(buf[2:n]), "blksize\x001024\x00") {
+				block = 1024
+			}
+			send([]byte{0, opAck, 0, 0})
+		case opData:
+			if got := binary.BigEndian.Uint16(buf[2:]); got == want {
+				file = append(file, buf[4:n]...)
+				want++
+			}
+			send(append([]byte{0, opAck}, buf[2:4]...))
+			if n-4 < block {
+				return file, ""
+			}
+		}
+	}
+}
+
+func TestTFTPServesFiles(t *testing.T) {
+	_, client, file := newLAN(t)
+	for _, c := range []struct {
+		request string
+		drop    int
+	}{
+		{"file\x00octet\x00", 0},
+		{"/file\x00octet\x00blksize\x001024\x00tsize\x000\x00", 0},
+		{"file\x00OCTET\x00blksize\x001024\x00", 100}, // a packet is lost now and then
+	} {
+		if got, msg := fetch(t, client, c.request, c.drop); !bytes.Equal(got, file) {
+			t.Errorf("%q: got %d bytes, error %q; want the %d of the file", c.request, len(got), msg, len(file))
+		}
+	}
+	for _, request := range []string{"none\x00octet\x00", "../../etc/passwd\x00octet\x00", "file\x00netascii\x00", "file\x00octet\x00blksize\x00x\x00"} {
+		if got, msg := fetch(t, client, request, 0); msg == "" {
+			t.Errorf("%q: got %d bytes, want an error", request, len(got))
+		}
+	}
+}
+
+func FuzzParseReadRequest(f *testing.F) {
+	f.Add([]byte("\x00\x01file\x00octet\x00blksize\x001024\x00tsize\x000\x00"))
+	f.Add([]byte("\x00\x01\x00\x00"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := parseReadRequest(b)
+		if err == nil && (r.block < 0 || r.block > maxBlock || strings.Contains(r.file, "\x00")) {
+			t.Errorf("%q gives %+v", b, r)
+		}
+	})
+}
+
+func FuzzDHCPRequest(f *testing.F) {
+	d, err := dhcpv4.NewDiscovery(net.HardwareAddr{2, 0, 0, 0, 0, 1})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(broadcastUDP(dhcpClientPort, dhcpServerPort, d.ToBytes()))
+	f.Add([]byte{})
+	f.Fuzz(func(t *testing.T, frame []byte) {
+		if d := dhcpRequest(frame); d != nil && d.OpCode != dhcpv4.OpcodeBootRequest {
+			t.Errorf("took %v for a request", d.OpCode)
+		}
+	})
+}
