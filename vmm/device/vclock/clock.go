@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"godwit/vmm/device"
@@ -13,16 +14,21 @@ import (
 )
 
 // A Clock implements device.Clock and state.Device. It is made paused, at zero.
+// Reading it takes no lock, and setting a timer only the timer's own.
 type Clock struct {
 	source func() int64
+	at     atomic.Pointer[moment]
+	// callbacks is read-held while a timer's function runs: Pause waits for that.
+	callbacks sync.RWMutex
 
-	mu      sync.Mutex
-	idle    sync.Cond // signalled when running goes to zero
-	paused  bool
-	now     int64 // when paused
-	offset  int64 // Now - source, when not
-	timers  []*timer
-	running int // callbacks in progress
+	mu     sync.Mutex // orders Pause, Resume, LoadState and NewTimer
+	timers []*timer
+}
+
+// moment is how to tell the time.
+type moment struct {
+	paused bool
+	value  int64 // if paused the time, else what to add to the source's
 }
 
 // New makes a clock that follows source, a monotonic count of nanoseconds; nil
@@ -32,37 +38,33 @@ func New(source func() int64) *Clock {
 		start := time.Now()
 		source = func() int64 { return int64(time.Since(start)) }
 	}
-	c := &Clock{source: source, paused: true}
-	c.idle.L = &c.mu
+	c := &Clock{source: source}
+	c.at.Store(&moment{paused: true})
 	return c
 }
 
 // Now implements device.Clock.
 func (c *Clock) Now() int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.read()
-}
-
-// read is Now with mu held.
-func (c *Clock) read() int64 {
-	if c.paused {
-		return c.now
+	m := c.at.Load()
+	if m.paused {
+		return m.value
 	}
-	return c.source() + c.offset
+	return c.source() + m.value
 }
 
 // Resume lets time go on. Timers that are due fire.
 func (c *Clock) Resume() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.paused {
+	m := c.at.Load()
+	if !m.paused {
 		return
 	}
-	c.paused = false
-	c.offset = c.now - c.source()
+	c.at.Store(&moment{value: m.value - c.source()})
 	for _, t := range c.timers {
+		t.mu.Lock()
 		t.start()
+		t.mu.Unlock()
 	}
 }
 
@@ -72,41 +74,43 @@ func (c *Clock) Resume() {
 func (c *Clock) Pause() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.paused {
-		c.now = c.read()
-		c.paused = true
-		for _, t := range c.timers {
-			t.t.Stop()
-		}
+	c.at.Store(&moment{paused: true, value: c.Now()})
+	// A timer armed from here on does not start; those armed before are in the list.
+	for _, t := range c.timers {
+		t.mu.Lock()
+		t.t.Stop()
+		t.mu.Unlock()
 	}
-	for c.running > 0 {
-		c.idle.Wait()
-	}
+	c.callbacks.Lock()
+	c.callbacks.Unlock() // empty on purpose: it waits for the readers
 }
 
 // Offset is Now less the source's time: what turns a time of the machine into
-// one of the host. It is meaningful while the clock runs.
-func (c *Clock) Offset() int64 {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.offset
+// one of the host. False while the clock is paused.
+func (c *Clock) Offset() (int64, bool) {
+	m := c.at.Load()
+	return m.value, !m.paused
 }
 
 // stopped is the setting of a timer that is not armed.
 const stopped = math.MaxInt64
 
 type timer struct {
-	c    *Clock
+	c *Clock
+	f func()
+
+	mu   sync.Mutex
 	t    *time.Timer
-	f    func()
-	when int64 // or stopped; guarded by c.mu
+	when int64 // or stopped
 }
 
 // NewTimer implements device.Clock.
 func (c *Clock) NewTimer(f func()) device.Timer {
 	t := &timer{c: c, f: f, when: stopped}
+	t.mu.Lock()
 	t.t = time.AfterFunc(math.MaxInt64, t.fire)
 	t.t.Stop()
+	t.mu.Unlock()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.timers = append(c.timers, t)
@@ -115,56 +119,54 @@ func (c *Clock) NewTimer(f func()) device.Timer {
 
 // Arm implements device.Timer.
 func (t *timer) Arm(when int64) {
-	t.c.mu.Lock()
-	defer t.c.mu.Unlock()
+	t.mu.Lock()
 	t.when = when
 	t.start()
+	t.mu.Unlock()
 }
 
 // Stop implements device.Timer.
 func (t *timer) Stop() {
-	t.c.mu.Lock()
-	defer t.c.mu.Unlock()
+	t.mu.Lock()
 	if t.when != stopped {
 		t.when = stopped
 		t.t.Stop()
 	}
+	t.mu.Unlock()
 }
 
-// start sets the runtime's timer if time goes on. c.mu is held.
+// start sets the runtime's timer if time goes on. t.mu is held.
 func (t *timer) start() {
-	if t.c.paused || t.when == stopped {
+	if t.when == stopped || t.c.at.Load().paused {
 		return
 	}
-	d := t.when - t.c.read()
-	if t.when < 0 { // from a hostile state: also keeps the difference from wrapping
-		d = 0
-	}
-	t.t.Reset(time.Duration(d))
+	// A negative setting, from a hostile state, is due; taking it as zero also
+	// keeps the difference from wrapping.
+	t.t.Reset(time.Duration(max(t.when, 0) - t.c.Now()))
 }
 
 // fire is the runtime timer's function: a late or stale one changes nothing.
 func (t *timer) fire() {
-	c := t.c
-	c.mu.Lock()
-	if c.paused || t.when == stopped {
-		c.mu.Unlock()
-		return
+	t.c.callbacks.RLock()
+	defer t.c.callbacks.RUnlock()
+	if t.due() {
+		t.f()
 	}
-	if c.read() < t.when { // armed anew, or the source is slower than the runtime's clock
+}
+
+// due tells whether the timer expired, and disarms it then.
+func (t *timer) due() bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.when == stopped || t.c.at.Load().paused {
+		return false
+	}
+	if t.c.Now() < t.when { // armed anew, or the source is slower than the runtime's clock
 		t.start()
-		c.mu.Unlock()
-		return
+		return false
 	}
 	t.when = stopped
-	c.running++
-	c.mu.Unlock()
-	t.f()
-	c.mu.Lock()
-	if c.running--; c.running == 0 {
-		c.idle.Broadcast()
-	}
-	c.mu.Unlock()
+	return true
 }
 
 // Close stops all timers for good.
@@ -199,10 +201,10 @@ func (c *Clock) LoadState(_ uint16, r *state.Reader) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if !c.paused {
+	if !c.at.Load().paused {
 		return errors.New("the clock is running")
 	}
-	c.now = now
+	c.at.Store(&moment{paused: true, value: now})
 	return nil
 }
 
