@@ -1,0 +1,215 @@
+package svm
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+
+	"godwit/kernel"
+	"godwit/vmm/mem"
+	"godwit/vmm/vcpu"
+)
+
+// A Backend is AMD-V, enabled on every CPU.
+type Backend struct {
+	silicon
+	caps  vcpu.Capabilities
+	mem   mem.Allocator
+	iopm  mem.Block // shared by all VMs: every port exits
+	msrpm mem.Block // shared by all VMs: see msrPassed
+	cpus  []cpu     // by CPU number, each touched by its own CPU only
+	phys  func(phys, size uint64) []byte
+}
+
+// A cpu is one processor of the host.
+type cpu struct {
+	hsave, host mem.Block // for VMRUN's host state, and for VMSAVE's
+	generation  uint64    // of its ASIDs; 0 before the first
+	nextASID    uint32
+	armed       uint64 // the deadline its timer is set for
+	tscAux      uint64 // what the guest MSR was set to last
+	_           [64]byte
+}
+
+var enabled struct {
+	sync.Mutex
+	b *Backend
+}
+
+// Open enables AMD-V on every CPU of the host, once; later calls return the same
+// Backend. The error says which feature is missing, or what locks it.
+func Open() (*Backend, error) {
+	if !kernel.Running() {
+		return nil, errors.New("svm: not on bare hardware")
+	}
+	enabled.Lock()
+	defer enabled.Unlock()
+	if enabled.b != nil {
+		return enabled.b, nil
+	}
+	si, err := discover(kernel.CPUID, kernel.ReadMSRSafe, xgetbv)
+	if err != nil {
+		return nil, err
+	}
+	b, err := newBackend(si, hostMemory{}, kernel.NumCPU(), kernel.PhysBytes)
+	if err != nil {
+		return nil, err
+	}
+	errs := make([]error, kernel.NumCPU())
+	kernel.OnEachCPU(func(id int) { errs[id] = b.cpus[id].enable(id) })
+	if err := errors.Join(errs...); err != nil {
+		return nil, err
+	}
+	enabled.b = b
+	return b, nil
+}
+
+// enable switches SVM on on the calling CPU (APM 15.4, 15.30.4).
+func (c *cpu) enable(id int) error {
+	if vmcr, ok := kernel.ReadMSRSafe(msrVMCR); ok && vmcr&vmcrDisabled != 0 {
+		return fmt.Errorf("svm: CPU %d: the firmware has switched AMD-V off (VM_CR.SVMDIS), on others it has not", id)
+	}
+	if !kernel.WriteMSRSafe(msrEFER, kernel.ReadMSR(msrEFER)|eferSVME|eferNXE) || kernel.ReadMSR(msrEFER)&eferSVME == 0 {
+		return fmt.Errorf("svm: CPU %d does not let EFER.SVME be set", id)
+	}
+	if !kernel.WriteMSRSafe(msrHSavePA, c.hsave.Phys) {
+		return fmt.Errorf("svm: CPU %d refuses %#x as its host save area", id, c.hsave.Phys)
+	}
+	return nil
+}
+
+func newBackend(si silicon, m mem.Allocator, cpus int, phys func(phys, size uint64) []byte) (*Backend, error) {
+	b := &Backend{silicon: si, caps: si.capabilities(), mem: m, cpus: make([]cpu, cpus), phys: phys}
+	var err error
+	alloc := func(size uint64) (blk mem.Block) {
+		if err == nil {
+			if blk, err = m.Alloc(size, 4096); err != nil {
+				err = fmt.Errorf("svm: no memory for the permission maps and host save areas: %w", err)
+			}
+		}
+		return blk
+	}
+	b.iopm, b.msrpm = alloc(iopmSize), alloc(msrpmSize)
+	for i := range b.cpus {
+		b.cpus[i].hsave, b.cpus[i].host = alloc(4096), alloc(4096)
+	}
+	if err != nil {
+		return nil, err
+	}
+	fillMaps(b.iopm.Data, b.msrpm.Data)
+	return b, nil
+}
+
+// Name is "svm".
+func (b *Backend) Name() string { return "svm" }
+
+// Capabilities says what the silicon offers.
+func (b *Backend) Capabilities() vcpu.Capabilities { return b.caps }
+
+// NewSpace makes the hardware side of one VM.
+func (b *Backend) NewSpace(cfg vcpu.SpaceConfig) (vcpu.Space, error) {
+	if cfg.Tables == nil {
+		return nil, fmt.Errorf("svm: VM %q has no second-level tables", cfg.Name)
+	}
+	if x := cfg.CPUID.XCR0 &^ b.xcr0; x != 0 {
+		return nil, fmt.Errorf("svm: VM %q: its CPU model has XSAVE components %#x that this host can not switch", cfg.Name, x)
+	}
+	if cfg.CPUID.XSS != 0 {
+		return nil, fmt.Errorf("svm: VM %q: its CPU model has supervisor XSAVE components %#x; none are switched here", cfg.Name, cfg.CPUID.XSS)
+	}
+	if e := cfg.CPUID.EFER &^ (1 | eferLME | eferLMA | eferNXE | 1<<14); e != 0 {
+		return nil, fmt.Errorf("svm: VM %q: its CPU model has EFER bits %#x, which no guest gets", cfg.Name, e)
+	}
+	if cfg.CPUID.CR4&cr4LA57 != 0 {
+		return nil, fmt.Errorf("svm: VM %q: its CPU model has 5-level paging, which no guest gets", cfg.Name)
+	}
+	if cfg.CPUID.PhysBits > b.physBits {
+		return nil, fmt.Errorf("svm: VM %q: its CPU model has %d physical address bits, this host %d", cfg.Name, cfg.CPUID.PhysBits, b.physBits)
+	}
+	if cfg.CPUID.PhysBits == 0 {
+		cfg.CPUID.PhysBits = b.physBits
+	}
+	return &Space{b: b, cfg: cfg}, nil
+}
+
+// A Space is one VM.
+type Space struct {
+	b   *Backend
+	cfg vcpu.SpaceConfig
+
+	mu    sync.Mutex // guards vcpus
+	vcpus []*VCPU
+}
+
+// NewVCPU makes a VCPU in reset state; index 0 is the boot processor.
+func (s *Space) NewVCPU(index int) (vcpu.VCPU, error) {
+	v, err := newVCPU(s)
+	if err != nil {
+		return nil, fmt.Errorf("svm: VM %q, VCPU %d: %w", s.cfg.Name, index, err)
+	}
+	var st vcpu.State
+	st.Reset(index == 0)
+	if err := v.Load(&st); err != nil {
+		v.Close()
+		return nil, fmt.Errorf("svm: VM %q, VCPU %d: reset state: %w", s.cfg.Name, index, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.vcpus = append(s.vcpus, v)
+	return v, nil
+}
+
+// Sync waits until no VCPU runs with translations older than the tables.
+func (s *Space) Sync() {
+	gen := s.cfg.Tables.Generation()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, v := range s.vcpus {
+		kicked := false
+		for {
+			w := v.word.Load()
+			if w&inside == 0 || v.seen.Load() >= gen {
+				break
+			}
+			if !kicked {
+				// The entry that this hits leaves the guest and comes
+				// back with the new generation.
+				kernel.KickCPU(int(w >> cpuShift))
+				kicked = true
+			}
+			runtime.Gosched()
+		}
+	}
+}
+
+func (s *Space) forget(v *VCPU) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.vcpus {
+		if s.vcpus[i] == v {
+			s.vcpus = append(s.vcpus[:i], s.vcpus[i+1:]...)
+			return
+		}
+	}
+}
+
+// Close checks that all VCPUs are closed.
+func (s *Space) Close() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.vcpus); n != 0 {
+		return fmt.Errorf("svm: VM %q: closed with %d VCPUs open", s.cfg.Name, n)
+	}
+	return nil
+}
+
+// hostMemory is the kernel's physical memory.
+type hostMemory struct{}
+
+func (hostMemory) Alloc(size, align uint64) (mem.Block, error) {
+	phys, data, err := kernel.AllocPhys(size, align)
+	return mem.Block{Phys: phys, Data: data}, err
+}
+
+func (hostMemory) Free(b mem.Block) { kernel.FreePhys(b.Phys, uint64(len(b.Data))) }

@@ -1,0 +1,142 @@
+package svm
+
+import (
+	"fmt"
+
+	"godwit/vmm/vcpu"
+)
+
+// MSRs of SVM (APM 15.30).
+const (
+	msrEFER    = 0xc000_0080
+	msrTSCAux  = 0xc000_0103
+	msrVMCR    = 0xc001_0114
+	msrHSavePA = 0xc001_0117
+
+	vmcrDisabled = 1 << 4 // SVMDIS
+)
+
+// CR and EFER bits that this package looks at (APM 3.1).
+const (
+	cr0PE = 1 << 0
+	cr0NW = 1 << 29
+	cr0CD = 1 << 30
+	cr0PG = 1 << 31
+
+	cr4PSE     = 1 << 4
+	cr4PAE     = 1 << 5
+	cr4LA57    = 1 << 12
+	cr4PCIDE   = 1 << 17
+	cr4OSXSAVE = 1 << 18
+
+	eferLME  = 1 << 8
+	eferLMA  = 1 << 10
+	eferNXE  = 1 << 11
+	eferSVME = 1 << 12
+)
+
+// CPUID Fn8000_000A_EDX (APM 15.30.1; vol. 3, appendix E.4.9).
+const (
+	featNested         = 1 << 0
+	featLock           = 1 << 2
+	featNextRIP        = 1 << 3
+	featClean          = 1 << 5
+	featFlushASID      = 1 << 6
+	featDecode         = 1 << 7
+	featPause          = 1 << 10
+	featPauseThreshold = 1 << 12
+)
+
+// The XSAVE components a guest may be given: x87, SSE, AVX and AVX-512. Others
+// come with registers that this package does not switch.
+const xsaveKnown = 0x7 | 0xe0
+
+// A silicon is what this host's processors say about themselves. All CPUs of a
+// host are taken to be alike but for what enable checks.
+type silicon struct {
+	features  uint32 // CPUID Fn8000_000A_EDX
+	asids     uint32
+	physBits  uint
+	page1G    bool
+	xsaveOpt  bool
+	rdtscp    bool
+	invpcid   bool
+	rdpru     bool
+	xcr0      uint64 // the host's
+	xsaveSize uint32 // of the standard format with all of xcr0
+	mxcsrMask uint32
+}
+
+func (s *silicon) has(bit uint32) bool { return s.features&bit != 0 }
+
+type cpuidFunc func(leaf, sub uint32) (a, b, c, d uint32)
+
+// discover says what there is, or which feature is missing and who can help.
+func discover(cpuid cpuidFunc, rdmsr func(uint32) (uint64, bool), xgetbv func() uint64) (s silicon, err error) {
+	if top, _, _, _ := cpuid(0x8000_0000, 0); top < 0x8000_000a {
+		return s, fmt.Errorf("svm: this processor has no AMD-V: CPUID ends at leaf %#x, before 8000000Ah", top)
+	}
+	_, _, c, d := cpuid(0x8000_0001, 0)
+	if c&(1<<2) == 0 {
+		return s, fmt.Errorf("svm: this processor has no AMD-V (CPUID 80000001h, ECX bit 2)")
+	}
+	s.page1G, s.rdtscp = d&(1<<26) != 0, d&(1<<27) != 0
+	_, s.asids, _, s.features = cpuid(0x8000_000a, 0)
+	if vmcr, ok := rdmsr(msrVMCR); ok && vmcr&vmcrDisabled != 0 {
+		if s.has(featLock) {
+			return s, fmt.Errorf("svm: the firmware has switched AMD-V off and locked it (VM_CR.SVMDIS): switch SVM on in the firmware's set-up")
+		}
+		return s, fmt.Errorf("svm: AMD-V is switched off (VM_CR.SVMDIS) and this processor can not unlock it: switch SVM on in the firmware's set-up")
+	}
+	if !s.has(featNested) {
+		return s, fmt.Errorf("svm: this processor has no nested paging (CPUID 8000000Ah, EDX bit 0), without which no guest is run here")
+	}
+	if s.asids < 2 {
+		return s, fmt.Errorf("svm: this processor offers %d address-space identifiers; at least 2 are needed", s.asids)
+	}
+	a, _, _, _ := cpuid(0x8000_0008, 0)
+	s.physBits = uint(a & 0xff)
+	if s.physBits < 36 || s.physBits > 52 {
+		return s, fmt.Errorf("svm: a physical address of %d bits (CPUID 80000008h) can not be", s.physBits)
+	}
+	if _, _, c, _ := cpuid(1, 0); c&(1<<27) == 0 {
+		return s, fmt.Errorf("svm: XSAVE is missing or the kernel has not switched it on (CPUID 1, ECX bit 27)")
+	}
+	s.xcr0 = xgetbv() & xsaveKnown
+	_, s.xsaveSize, _, _ = cpuid(0xd, 0)
+	if s.xsaveSize < 576 || s.xsaveSize > vcpu.XSAVEMax {
+		return s, fmt.Errorf("svm: an XSAVE area of %d bytes (CPUID 0Dh) can not be", s.xsaveSize)
+	}
+	a, _, _, _ = cpuid(0xd, 1)
+	s.xsaveOpt = a&1 != 0
+	_, b, _, _ := cpuid(7, 0)
+	s.invpcid = b&(1<<10) != 0
+	_, b, _, _ = cpuid(0x8000_0008, 0)
+	s.rdpru = b&(1<<4) != 0
+	return s, nil
+}
+
+func (s *silicon) capabilities() vcpu.Capabilities {
+	c := vcpu.Capabilities{
+		GuestPhysBits: s.physBits,
+		Page2M:        true,
+		Page1G:        s.page1G,
+		AccessedDirty: true,
+		NextRIP:       s.has(featNextRIP),
+		DecodeAssist:  s.has(featDecode),
+		PauseFilter:   s.has(featPause),
+		XCR0:          s.xcr0,
+	}
+	note := func(missing bool, text string) {
+		if missing {
+			c.Notes = append(c.Notes, text)
+		}
+	}
+	note(!s.has(featNextRIP), "no next-RIP saving: instructions are read from guest memory")
+	note(!s.has(featDecode), "no decode assists: instructions are read from guest memory")
+	note(!s.has(featFlushASID), "no flush by ASID: a new ASID is taken instead")
+	note(!s.has(featClean), "no VMCB clean bits: each entry reloads all")
+	note(!s.has(featPause), "no pause filter: spinning guests run until their time is up")
+	note(!s.page1G, "no 1 GiB pages")
+	return c
+}

@@ -1,0 +1,21 @@
+// Package svm runs guests on AMD-V (SVM) with nested paging. It implements the
+// contract of package vcpu.
+//
+// Section numbers are those of the AMD64 Architecture Programmer's Manual, vol. 2:
+// System Programming (24593, revision 3.42), called APM here.
+//
+// # What the guest gets by itself
+//
+// Control registers but CR4, debug registers after their first use, the TSC and the
+// system-call MSRs are the guest's own: they live in the VMCB and cause no exits. CR4
+// and EFER are checked against the CPU model. Everything that would show the guest
+// SVM itself ends in ExitOther.
+//
+// # Grounds
+//
+// QEMU's TCG (seen: 7.2) differs from the manual in ways that are borne here, each at
+// no cost elsewhere: it saves no nRIP and has no decode assists (fetch.go), leaves
+// EXITINTINFO's low bits stale when bit 31 is clear (event.go), compares V_INTR_PRIO
+// with V_TPR by >= (event.go), leaves P out of a reserved-bit fault and the address
+// size out of IOIO's information (exit.go).
+package svm

@@ -1,0 +1,76 @@
+package svm
+
+import (
+	"encoding/binary"
+
+	"godwit/vmm/vcpu"
+)
+
+// Save copies all that the guest could observe.
+func (v *VCPU) Save(s *vcpu.State) {
+	s.Regs = v.regs
+	for r := vcpu.Reg(0); r < vcpu.NumRegs; r++ {
+		s.Reg[r] = v.Get(r)
+	}
+	for r := vcpu.SegReg(0); r < vcpu.NumSegs; r++ {
+		s.Seg[r] = v.Segment(r)
+	}
+	s.TSC = tsc() + v.vm.tscOffset
+	s.Activity = v.activity
+	// There is one shadow for STI and MOV SS here. STI's is the stricter
+	// promise to keep on the other vendor: MOV SS's would hold off NMIs too.
+	s.STI, s.MovSS = v.shadow(), false
+	s.NMIBlock = v.nmiBlocked
+	s.Pending = v.pending
+	s.PDPTE = v.pdptes()
+	n := int(v.space.b.xsaveSize)
+	if cap(s.XSAVE) < n {
+		s.XSAVE = make([]byte, n)
+	}
+	s.XSAVE = s.XSAVE[:n]
+	copy(s.XSAVE, v.area.Data)
+	// What was never used in a component reads as its initial values.
+	for i := uint(2); i < 64; i++ {
+		if end := v.space.b.component(i); end != 0 && binary.LittleEndian.Uint64(s.XSAVE[512:])>>i&1 == 0 {
+			clear(s.XSAVE[v.space.b.xoffset[i]:end])
+		}
+	}
+}
+
+// Load sets it after checking it whole.
+func (v *VCPU) Load(s *vcpu.State) error {
+	if err := v.checkState(s); err != nil {
+		return err
+	}
+	m := v.vm
+	v.regs = s.Regs
+	v.regs.RFLAGS |= 2
+	for r := vcpu.Reg(0); r < vcpu.NumRegs; r++ {
+		if p := m.save.field(r); p != nil {
+			*p = s.Reg[r]
+		}
+	}
+	m.cr0 |= 1 << 4
+	m.efer = s.Reg[vcpu.EFER] | eferSVME
+	m.gdtr.limit, m.idtr.limit = uint32(s.Reg[vcpu.GDTLimit]), uint32(s.Reg[vcpu.IDTLimit])
+	copy(v.dr[:], s.Reg[vcpu.DR0:vcpu.DR3+1])
+	v.gxcr0, v.xss, v.tscAux = s.Reg[vcpu.XCR0], 0, s.Reg[vcpu.TSCAux]
+	for r := range s.Seg {
+		*m.seg(vcpu.SegReg(r)) = toHardware(s.Seg[r])
+	}
+	m.cpl = uint8(s.Seg[vcpu.SS].Attr >> 5 & 3)
+	m.tscOffset = s.TSC - tsc()
+	m.shadow = 0
+	if s.STI || s.MovSS {
+		m.shadow = 1
+	}
+	v.lastRIP = v.regs.RIP
+	v.activity = s.Activity
+	v.nmiBlocked, v.stepping = s.NMIBlock, false
+	v.pending, v.injected = s.Pending, vcpu.Event{}
+	clear(v.area.Data)
+	copy(v.area.Data, s.XSAVE)
+	v.interceptDR()
+	v.clean, v.flush = 0, true
+	return nil
+}

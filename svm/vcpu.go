@@ -1,0 +1,154 @@
+package svm
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"godwit/kernel"
+	"godwit/vmm/mem"
+	"godwit/vmm/vcpu"
+)
+
+// A VCPU is one processor of a guest.
+type VCPU struct {
+	world
+	space *Space
+	vm    *vmcb
+	block mem.Block // the VMCB
+	area  mem.Block // the XSAVE area
+
+	word atomic.Uint32 // see run.go
+	seen atomic.Uint64 // the tables' generation it last entered with
+
+	// Where it ran last, and whose translations its ASID stands for.
+	cpu        int
+	generation uint64
+	flush      bool
+	clean      uint32 // what the hardware may keep of the VMCB
+
+	pending    vcpu.Event
+	injected   vcpu.Event // what the last entry delivered
+	lastRIP    uint64     // at the last exit: if it moved, an interrupt shadow ended
+	window     uint8      // priority class of WantInterrupt
+	wantNMI    bool
+	nmiBlocked bool
+	stepping   bool // over the IRET that ends an NMI handler
+	prioGE     bool // this ground compares V_INTR_PRIO with V_TPR by >=
+
+	dr       [4]uint64
+	drLive   bool // the guest may use DR0-3 without an exit
+	deadline uint64
+	tscAux   uint64
+	xss      uint64
+	activity vcpu.Activity
+	result   int // of the privileged part of Run
+	hostTSC  uint64
+
+	stats  vcpu.Stats
+	closed bool
+}
+
+func newVCPU(s *Space) (*VCPU, error) {
+	b := s.b
+	v := &VCPU{space: s, cpu: -1}
+	var err error
+	if v.block, err = b.mem.Alloc(4096, 4096); err != nil {
+		return nil, fmt.Errorf("no memory for the VMCB: %w", err)
+	}
+	size := (uint64(b.xsaveSize) + 4095) &^ 4095
+	if v.area, err = b.mem.Alloc(size, 4096); err != nil {
+		b.mem.Free(v.block)
+		return nil, fmt.Errorf("no memory for the XSAVE area: %w", err)
+	}
+	v.vm = viewVMCB(v.block.Data)
+	v.world.vmcb = v.block.Phys
+	v.xsave = addressOf(v.area.Data)
+	v.xmask, v.hxcr0, v.gxcr0 = b.xcr0, b.xcr0, 1
+	if b.xsaveOpt {
+		v.opt = 1
+	}
+	v.setUpControls()
+	return v, nil
+}
+
+// setUpControls says which instructions and events of the guest exit.
+func (v *VCPU) setUpControls() {
+	c, b := &v.vm.control, v.space.b
+	for _, code := range []uint{
+		exitINTR, exitNMI, exitINIT, exitRDPMC, exitCPUID, exitINVD, exitHLT, exitIOIO, exitMSR,
+		exitTaskSwitch, exitShutdown,
+		exitVMRUN, exitVMMCALL, exitVMLOAD, exitVMSAVE, exitSTGI, exitCLGI, exitSKINIT, exitINVLPGA,
+		exitWBINVD, exitMONITOR, exitMWAIT, exitMWAITArmed, exitXSETBV,
+	} {
+		c.intercept(code)
+	}
+	p := &v.space.cfg.CPUID
+	if !p.RDTSCP {
+		c.intercept(exitRDTSCP)
+	}
+	if b.invpcid && !p.INVPCID {
+		c.intercept(exitINVPCID)
+	}
+	if b.rdpru {
+		c.intercept(exitRDPRU)
+	}
+	if b.has(featPause) {
+		c.intercept(exitPAUSE)
+		c.pauseCount = 3000
+		if b.has(featPauseThreshold) {
+			c.pauseThreshold = 128
+		}
+	}
+	c.writeCR = 1 << 4
+	// #DB and #AC can be raised while they are being delivered, over and
+	// over, and no interrupt ends that (CVE-2015-5307, CVE-2015-8104); a
+	// machine check is the host's.
+	c.exceptions = 1<<vcpu.VecDB | 1<<vcpu.VecAC | 1<<vcpu.VecMC
+	v.interceptDR()
+	c.iopm, c.msrpm = b.iopm.Phys, b.msrpm.Phys
+	c.nested = 1
+	c.ncr3 = v.space.cfg.Tables.Root()
+	c.vintr = vMasking
+}
+
+func (v *VCPU) interceptDR() {
+	v.drLive = false
+	v.vm.readDR, v.vm.writeDR = 0xffff, 0xffff
+	v.clean &^= cleanIntercepts
+}
+
+// Regs are the registers at hand.
+func (v *VCPU) Regs() *vcpu.Regs { return &v.regs }
+
+// Stats counts since creation.
+func (v *VCPU) Stats() *vcpu.Stats { return &v.stats }
+
+// SetDeadline bounds the next Runs.
+func (v *VCPU) SetDeadline(hostTSC uint64) { v.deadline = hostTSC }
+
+// SetTSCOffset sets guest TSC minus host TSC.
+func (v *VCPU) SetTSCOffset(off uint64) {
+	v.vm.tscOffset = off
+	v.clean &^= cleanIntercepts
+}
+
+// TSCOffset returns it.
+func (v *VCPU) TSCOffset() uint64 { return v.vm.tscOffset }
+
+// Close frees the VCPU.
+func (v *VCPU) Close() error {
+	if v.closed {
+		return fmt.Errorf("svm: VCPU closed twice")
+	}
+	if w := v.word.Load(); w&inside != 0 {
+		return fmt.Errorf("svm: VCPU closed while it runs on CPU %d", w>>cpuShift)
+	}
+	v.closed = true
+	v.space.forget(v)
+	v.space.b.mem.Free(v.block)
+	v.space.b.mem.Free(v.area)
+	return nil
+}
+
+// tsc is the host's TSC; 0 in tests on Linux would do as well.
+func tsc() uint64 { return kernel.TSC() }

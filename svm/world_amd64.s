@@ -1,0 +1,146 @@
+#include "go_asm.h"
+#include "textflag.h"
+
+#define VMRUN	BYTE $0x0f; BYTE $0x01; BYTE $0xd8
+#define VMLOAD	BYTE $0x0f; BYTE $0x01; BYTE $0xda
+#define VMSAVE	BYTE $0x0f; BYTE $0x01; BYTE $0xdb
+#define STGI	BYTE $0x0f; BYTE $0x01; BYTE $0xdc
+#define CLGI	BYTE $0x0f; BYTE $0x01; BYTE $0xdd
+#define XSETBV	BYTE $0x0f; BYTE $0x01; BYTE $0xd1
+#define XGETBV	BYTE $0x0f; BYTE $0x01; BYTE $0xd0
+#define XSAVE_BX	BYTE $0x48; BYTE $0x0f; BYTE $0xae; BYTE $0x23
+#define XSAVEOPT_BX	BYTE $0x48; BYTE $0x0f; BYTE $0xae; BYTE $0x33
+#define XRSTOR_BX	BYTE $0x48; BYTE $0x0f; BYTE $0xae; BYTE $0x2b
+
+#define GPR(n) (world_regs+8*n)
+
+// func enter(w *world)
+//
+// The stack holds what the guest's registers would overwrite: 0 w, 8 the guest's
+// RDI in passing, 16 MXCSR, 20 the x87 control word. RSP itself, RAX, RIP and RFLAGS
+// are switched by VMRUN through the VMCB and the host save area; FS, GS, TR, LDTR
+// and the system-call MSRs by VMLOAD and VMSAVE. Nothing between the first VMLOAD
+// and the last may use FS or GS.
+TEXT ·enter(SB), NOSPLIT, $24-8
+	MOVQ	w+0(FP), DI
+	MOVQ	DI, 0(SP)
+	STMXCSR	16(SP)
+	BYTE $0xd9; BYTE $0x7c; BYTE $0x24; BYTE $0x14	// FNSTCW 20(SP)
+
+	MOVQ	world_xsave(DI), BX
+	MOVL	world_xmask(DI), AX
+	XORL	DX, DX
+	XRSTOR_BX
+	MOVQ	world_gxcr0(DI), AX
+	CMPQ	AX, world_hxcr0(DI)
+	JEQ	sameIn
+	XORL	CX, CX
+	XSETBV
+sameIn:
+	CLGI
+	STI	// physical interrupts end the guest: VMRUN saves this IF
+	MOVQ	world_host(DI), AX
+	VMSAVE
+	MOVQ	world_vmcb(DI), AX
+	VMLOAD
+	MOVQ	GPR(1)(DI), CX
+	MOVQ	GPR(2)(DI), DX
+	MOVQ	GPR(3)(DI), BX
+	MOVQ	GPR(5)(DI), BP
+	MOVQ	GPR(6)(DI), SI
+	MOVQ	GPR(8)(DI), R8
+	MOVQ	GPR(9)(DI), R9
+	MOVQ	GPR(10)(DI), R10
+	MOVQ	GPR(11)(DI), R11
+	MOVQ	GPR(12)(DI), R12
+	MOVQ	GPR(13)(DI), R13
+	MOVQ	GPR(14)(DI), R14
+	MOVQ	GPR(15)(DI), R15
+	MOVQ	GPR(7)(DI), DI
+	VMRUN
+	VMSAVE	// RAX is the VMCB's address again
+	MOVQ	DI, 8(SP)
+	MOVQ	0(SP), DI
+	MOVQ	CX, GPR(1)(DI)
+	MOVQ	DX, GPR(2)(DI)
+	MOVQ	BX, GPR(3)(DI)
+	MOVQ	BP, GPR(5)(DI)
+	MOVQ	SI, GPR(6)(DI)
+	MOVQ	R8, GPR(8)(DI)
+	MOVQ	R9, GPR(9)(DI)
+	MOVQ	R10, GPR(10)(DI)
+	MOVQ	R11, GPR(11)(DI)
+	MOVQ	R12, GPR(12)(DI)
+	MOVQ	R13, GPR(13)(DI)
+	MOVQ	R14, GPR(14)(DI)
+	MOVQ	R15, GPR(15)(DI)
+	MOVQ	8(SP), BX
+	MOVQ	BX, GPR(7)(DI)
+	MOVQ	world_host(DI), AX
+	VMLOAD
+	CLI
+	STGI
+
+	MOVQ	world_hxcr0(DI), AX
+	CMPQ	AX, world_gxcr0(DI)
+	JEQ	sameOut
+	XORL	CX, CX
+	XORL	DX, DX
+	XSETBV
+sameOut:
+	MOVQ	world_xsave(DI), BX
+	MOVL	world_xmask(DI), AX
+	XORL	DX, DX
+	CMPQ	world_opt(DI), $0
+	JNE	opt
+	XSAVE_BX
+	JMP	saved
+opt:
+	XSAVEOPT_BX
+saved:
+	// The guest may have left an unmasked x87 exception pending: FNINIT does
+	// not wait for it, FLDCW would.
+	BYTE $0xdb; BYTE $0xe3				// FNINIT
+	BYTE $0xd9; BYTE $0x6c; BYTE $0x24; BYTE $0x14	// FLDCW 20(SP)
+	LDMXCSR	16(SP)
+	RET
+
+// func loadDR(dr *[4]uint64)
+TEXT ·loadDR(SB), NOSPLIT, $0-8
+	MOVQ	dr+0(FP), DI
+	MOVQ	0(DI), AX
+	MOVQ	AX, DR0
+	MOVQ	8(DI), AX
+	MOVQ	AX, DR1
+	MOVQ	16(DI), AX
+	MOVQ	AX, DR2
+	MOVQ	24(DI), AX
+	MOVQ	AX, DR3
+	RET
+
+// func saveDR(dr *[4]uint64)
+TEXT ·saveDR(SB), NOSPLIT, $0-8
+	MOVQ	dr+0(FP), DI
+	MOVQ	DR0, AX
+	MOVQ	AX, 0(DI)
+	MOVQ	DR1, AX
+	MOVQ	AX, 8(DI)
+	MOVQ	DR2, AX
+	MOVQ	AX, 16(DI)
+	MOVQ	DR3, AX
+	MOVQ	AX, 24(DI)
+	RET
+
+// func xgetbv() uint64
+TEXT ·xgetbv(SB), NOSPLIT, $0-8
+	XORL	CX, CX
+	XGETBV
+	SHLQ	$32, DX
+	ORQ	DX, AX
+	MOVQ	AX, ret+0(FP)
+	RET
+
+// func machineCheck()
+TEXT ·machineCheck(SB), NOSPLIT, $0-0
+	INT	$18
+	RET
