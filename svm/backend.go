@@ -27,7 +27,6 @@ type cpu struct {
 	hsave, host mem.Block // for VMRUN's host state, and for VMSAVE's
 	generation  uint64    // of its ASIDs; 0 before the first
 	nextASID    uint32
-	armed       uint64 // the deadline its timer is set for
 	tscAux      uint64 // what the guest MSR was set to last
 	_           [64]byte
 }
@@ -142,14 +141,14 @@ type Space struct {
 	vcpus []*VCPU
 }
 
-// NewVCPU makes a VCPU in reset state; index 0 is the boot processor.
+// NewVCPU makes a VCPU in reset state.
 func (s *Space) NewVCPU(index int) (vcpu.VCPU, error) {
 	v, err := newVCPU(s)
 	if err != nil {
 		return nil, fmt.Errorf("svm: VM %q, VCPU %d: %w", s.cfg.Name, index, err)
 	}
 	var st vcpu.State
-	st.Reset(index == 0)
+	st.Reset(true) // whether it waits for a SIPI is the VMM's affair
 	if err := v.Load(&st); err != nil {
 		v.Close()
 		return nil, fmt.Errorf("svm: VM %q, VCPU %d: reset state: %w", s.cfg.Name, index, err)

@@ -47,9 +47,9 @@ const (
 	featPauseThreshold = 1 << 12
 )
 
-// The XSAVE components a guest may be given: x87, SSE, AVX and AVX-512. Others
-// come with registers that this package does not switch.
-const xsaveKnown = 0x7 | 0xe0
+// The XSAVE components a guest may be given: x87, SSE, AVX, AVX-512 and PKRU. Others
+// come with registers that this package does not switch, or do not fit State.XSAVE.
+const xsaveKnown = 0x7 | 0xe0 | 1<<9
 
 // A silicon is what this host's processors say about themselves. All CPUs of a
 // host are taken to be alike but for what enable checks.
@@ -59,13 +59,17 @@ type silicon struct {
 	physBits  uint
 	page1G    bool
 	xsaveOpt  bool
-	rdtscp    bool
 	invpcid   bool
 	rdpru     bool
 	xcr0      uint64 // the host's
 	xsaveSize uint32 // of the standard format with all of xcr0
 	mxcsrMask uint32
+	xoffset   [64]uint32 // of each component of xcr0 in the XSAVE area
+	xend      [64]uint32
 }
+
+// component is where an XSAVE component ends, 0 if it does not exist here.
+func (s *silicon) component(i uint) uint32 { return s.xend[i] }
 
 func (s *silicon) has(bit uint32) bool { return s.features&bit != 0 }
 
@@ -80,7 +84,8 @@ func discover(cpuid cpuidFunc, rdmsr func(uint32) (uint64, bool), xgetbv func() 
 	if c&(1<<2) == 0 {
 		return s, fmt.Errorf("svm: this processor has no AMD-V (CPUID 80000001h, ECX bit 2)")
 	}
-	s.page1G, s.rdtscp = d&(1<<26) != 0, d&(1<<27) != 0
+	s.page1G = d&(1<<26) != 0
+	misaligned := c&(1<<7) != 0
 	_, s.asids, _, s.features = cpuid(0x8000_000a, 0)
 	if vmcr, ok := rdmsr(msrVMCR); ok && vmcr&vmcrDisabled != 0 {
 		if s.has(featLock) {
@@ -106,6 +111,20 @@ func discover(cpuid cpuidFunc, rdmsr func(uint32) (uint64, bool), xgetbv func() 
 	_, s.xsaveSize, _, _ = cpuid(0xd, 0)
 	if s.xsaveSize < 576 || s.xsaveSize > vcpu.XSAVEMax {
 		return s, fmt.Errorf("svm: an XSAVE area of %d bytes (CPUID 0Dh) can not be", s.xsaveSize)
+	}
+	for i := uint32(2); i < 64; i++ {
+		if s.xcr0>>i&1 == 0 {
+			continue
+		}
+		size, off, _, _ := cpuid(0xd, i)
+		s.xoffset[i], s.xend[i] = off, off+size
+		if size == 0 || off < 576 || off+size < off || off+size > s.xsaveSize {
+			return s, fmt.Errorf("svm: XSAVE component %d at %d+%d (CPUID 0Dh) does not fit the area of %d", i, off, size, s.xsaveSize)
+		}
+	}
+	s.mxcsrMask = 0xffff
+	if misaligned {
+		s.mxcsrMask |= 1 << 17 // misaligned SSE mode (APM vol. 1, 4.2.2)
 	}
 	a, _, _, _ = cpuid(0xd, 1)
 	s.xsaveOpt = a&1 != 0

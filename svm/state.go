@@ -17,9 +17,10 @@ func (v *VCPU) Save(s *vcpu.State) {
 	}
 	s.TSC = tsc() + v.vm.tscOffset
 	s.Activity = v.activity
-	// There is one shadow for STI and MOV SS here. STI's is the stricter
-	// promise to keep on the other vendor: MOV SS's would hold off NMIs too.
-	s.STI, s.MovSS = v.shadow(), false
+	// There is one shadow for STI and MOV SS here; only the latter can be with
+	// IF clear, and VT-x insists on that (SDM vol. 3, section 27.3.1.5).
+	s.STI = v.shadow() && s.Regs.RFLAGS&flagIF != 0
+	s.MovSS = v.shadow() && !s.STI
 	s.NMIBlock = v.nmiBlocked
 	s.Pending = v.pending
 	s.PDPTE = v.pdptes()
@@ -64,13 +65,12 @@ func (v *VCPU) Load(s *vcpu.State) error {
 	if s.STI || s.MovSS {
 		m.shadow = 1
 	}
-	v.lastRIP = v.regs.RIP
 	v.activity = s.Activity
 	v.nmiBlocked, v.stepping = s.NMIBlock, false
 	v.pending, v.injected = s.Pending, vcpu.Event{}
 	clear(v.area.Data)
 	copy(v.area.Data, s.XSAVE)
-	v.interceptDR()
+	v.shareDR(false)
 	v.clean, v.flush = 0, true
 	return nil
 }

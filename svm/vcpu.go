@@ -28,21 +28,23 @@ type VCPU struct {
 
 	pending    vcpu.Event
 	injected   vcpu.Event // what the last entry delivered
-	lastRIP    uint64     // at the last exit: if it moved, an interrupt shadow ended
 	window     uint8      // priority class of WantInterrupt
 	wantNMI    bool
 	nmiBlocked bool
-	stepping   bool // over the IRET that ends an NMI handler
+	stepping   bool // over one instruction: see armWindows
+	stepTF     bool // the trap flag is ours
+	stepIRET   bool
+	enteredRIP uint64
 	prioGE     bool // this ground compares V_INTR_PRIO with V_TPR by >=
 
 	dr       [4]uint64
 	drLive   bool // the guest may use DR0-3 without an exit
+	drUsed   bool // and has just asked for it
 	deadline uint64
 	tscAux   uint64
 	xss      uint64
 	activity vcpu.Activity
-	result   int // of the privileged part of Run
-	hostTSC  uint64
+	outcome  outcome
 
 	stats  vcpu.Stats
 	closed bool
@@ -104,17 +106,32 @@ func (v *VCPU) setUpControls() {
 	// over, and no interrupt ends that (CVE-2015-5307, CVE-2015-8104); a
 	// machine check is the host's.
 	c.exceptions = 1<<vcpu.VecDB | 1<<vcpu.VecAC | 1<<vcpu.VecMC
-	v.interceptDR()
+	v.shareDR(false)
 	c.iopm, c.msrpm = b.iopm.Phys, b.msrpm.Phys
 	c.nested = 1
 	c.ncr3 = v.space.cfg.Tables.Root()
 	c.vintr = vMasking
 }
 
-func (v *VCPU) interceptDR() {
-	v.drLive = false
+// shareDR gives DR0 to DR3 to the guest, to be switched at each entry and exit, or
+// makes the next use of a debug register exit.
+func (v *VCPU) shareDR(on bool) {
+	v.drLive = on
 	v.vm.readDR, v.vm.writeDR = 0xffff, 0xffff
+	if on {
+		v.vm.readDR, v.vm.writeDR = 0, 0
+	}
 	v.clean &^= cleanIntercepts
+}
+
+// armDR shares them while DR7 enables a breakpoint. A guest that only used them
+// once gets them until its next exit.
+func (v *VCPU) armDR() {
+	const enabled = 0xff
+	if on := v.vm.dr7&enabled != 0 || v.drUsed; on != v.drLive {
+		v.shareDR(on)
+	}
+	v.drUsed = false
 }
 
 // Regs are the registers at hand.
@@ -125,6 +142,25 @@ func (v *VCPU) Stats() *vcpu.Stats { return &v.stats }
 
 // SetDeadline bounds the next Runs.
 func (v *VCPU) SetDeadline(hostTSC uint64) { v.deadline = hostTSC }
+
+// Skip ends an instruction that the VMM carried out.
+func (v *VCPU) Skip(n uint8) {
+	v.regs.RIP += uint64(n)
+	if !v.long64() {
+		v.regs.RIP &= 0xffff_ffff
+	}
+	v.regs.RFLAGS &^= flagRF
+	v.vm.shadow = 0
+	if v.stepping && !v.nmiBlocked {
+		v.stepping = false // it was to end the shadow
+	}
+}
+
+// long64 tells whether the guest executes 64-bit code.
+func (v *VCPU) long64() bool {
+	const l = 1 << 9
+	return v.vm.efer&eferLMA != 0 && v.vm.save.seg[vcpu.CS].attr&l != 0
+}
 
 // SetTSCOffset sets guest TSC minus host TSC.
 func (v *VCPU) SetTSCOffset(off uint64) {

@@ -163,6 +163,8 @@ const (
 // intercept makes an instruction or event with an exit code from 0x60 on exit.
 func (c *control) intercept(code uint) { c.misc[code/32-3] |= 1 << (code % 32) }
 
+func (c *control) intercepted(code uint) bool { return c.misc[code/32-3]>>(code%32)&1 != 0 }
+
 func (c *control) pass(code uint) { c.misc[code/32-3] &^= 1 << (code % 32) }
 
 // VINTR (APM appendix B, offset 0x60; 15.21).

@@ -24,8 +24,8 @@ const (
 	ExitWBINVD
 	ExitRDTSC
 	ExitINIT     // INIT signal latched by hardware
-	ExitMonitor  // MONITOR, MWAIT: hidden from guests, #UD
-	ExitOther    // an instruction no model offers (VMRUN, GETSEC, ...): the guest gets #UD
+	ExitMonitor  // MONITOR, MWAIT: hidden from guests; the VMM injects #UD
+	ExitOther    // an instruction no model offers (VMRUN, GETSEC, ...): the VMM injects #UD
 	ExitInternal // hardware said something that can not be; Exit.Value is its raw code
 	NumReasons
 )

@@ -109,7 +109,8 @@ type VCPU interface {
 	CanNMI() bool
 	// WantInterrupt asks for an ExitInterruptWindow as soon as an interrupt
 	// of this priority class (vector>>4) is deliverable: CanInterrupt and
-	// CR8 < class. Zero takes the request back. WantNMI likewise.
+	// CR8 < class. The request ends with that exit; zero takes it back.
+	// WantNMI likewise.
 	WantInterrupt(class uint8)
 	WantNMI(on bool)
 	// SetDeadline bounds the next Runs: Run returns ExitDeadline once the

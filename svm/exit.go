@@ -1,0 +1,145 @@
+package svm
+
+import (
+	"godwit/vmm/vcpu"
+)
+
+// handle looks at the exit, and tells whether the VMM must: then e is filled in.
+func (v *VCPU) handle(e *vcpu.Exit) bool {
+	m := v.vm
+	code := m.exitCode
+	e.Reason, e.Len, e.NInsn = vcpu.ExitInternal, 0, 0
+	switch code {
+	case exitINTR, exitNMI:
+		v.stats.Exits[vcpu.ExitHost]++
+		return false // taken when Privileged returned
+	case exitVINTR:
+		if v.windowOpen() {
+			e.Reason = vcpu.ExitInterruptWindow
+			return true
+		}
+		if v.regs.CR8 >= uint64(v.window) {
+			v.prioGE = true // TCG; with the priority less by one it means the same
+		}
+		return false
+	case exitCPUID:
+		e.Reason, e.Len = vcpu.ExitCPUID, v.length(code)
+	case exitMSR:
+		e.Reason, e.MSR, e.Len = vcpu.ExitRDMSR, uint32(v.regs.GPR[vcpu.RCX]), v.length(code)
+		if m.exitInfo1&1 != 0 {
+			e.Reason = vcpu.ExitWRMSR
+			e.Value = v.regs.GPR[vcpu.RDX]<<32 | v.regs.GPR[vcpu.RAX]&0xffff_ffff
+		}
+	case exitIOIO:
+		v.io(e)
+	case exitNPF:
+		v.nestedFault(e)
+	case exitHLT:
+		e.Reason, e.Len = vcpu.ExitHLT, v.length(code)
+	case exitVMMCALL:
+		e.Reason, e.Len = vcpu.ExitHypercall, v.length(code)
+	case exitPAUSE:
+		e.Reason, e.Len = vcpu.ExitPause, v.length(code)
+	case exitShutdown:
+		e.Reason = vcpu.ExitShutdown
+	case exitINVD, exitWBINVD:
+		e.Reason, e.Len = vcpu.ExitWBINVD, v.length(code)
+	case exitXSETBV:
+		if v.vm.cpl != 0 { // TCG looks for the intercept first
+			v.queue(vcpu.GP())
+			return false
+		}
+		e.Reason, e.Len = vcpu.ExitXSETBV, v.length(code)
+	case exitRDPMC:
+		v.queue(vcpu.GP()) // a processor without such a counter
+		return false
+	case exitINIT:
+		e.Reason = vcpu.ExitINIT
+	case exitTaskSwitch: // APM 15.14.1
+		e.Reason = vcpu.ExitTaskSwitch
+		e.Value = m.exitInfo1 & 0xffff // the TSS's selector
+		e.Error = uint32(m.exitInfo2)
+	case exitMONITOR, exitMWAIT, exitMWAITArmed:
+		e.Reason = vcpu.ExitMonitor
+	case exitVMRUN, exitVMLOAD, exitVMSAVE, exitSTGI, exitCLGI, exitSKINIT, exitINVLPGA,
+		exitRDTSCP, exitRDPRU, exitINVPCID:
+		e.Reason = vcpu.ExitOther
+	case exitIRET:
+		v.stepping = true // the block of NMIs ends behind it
+		return false
+	case exitException + vcpu.VecDB:
+		v.queue(vcpu.Event{Valid: true, Type: vcpu.EventException, Vector: vcpu.VecDB})
+		return false // DR6 says why already
+	case exitException + vcpu.VecAC:
+		v.queue(vcpu.Event{Valid: true, Type: vcpu.EventException, Vector: vcpu.VecAC, HasError: true})
+		return false
+	case exitException + vcpu.VecMC:
+		return false // the kernel's handler has seen it
+	case exitWriteCR + 4:
+		if v.writeCR4() {
+			return false
+		}
+		e.Value = code
+	default:
+		if code-exitReadDR < 0x20 {
+			v.drUsed = true // and executes the instruction again
+			return false
+		}
+		e.Value = code
+	}
+	return true
+}
+
+// queue makes an exception of the instruction at hand the next event. An exception
+// whose delivery it interrupted is given up, as processors do with those that do
+// not add up to a double fault; so is an interrupt, which only a guest that faults
+// on its own stack can bring about.
+func (v *VCPU) queue(e vcpu.Event) { v.pending = e }
+
+// io fills in an I/O exit (APM 15.10.2). The next RIP is given everywhere. The
+// segment comes with decode assists only; TCG leaves out the address size.
+func (v *VCPU) io(e *vcpu.Exit) {
+	info := v.vm.exitInfo1
+	e.Reason = vcpu.ExitIO
+	e.Port = uint16(info >> 16)
+	e.In, e.String, e.Rep = info&1 != 0, info&4 != 0, info&8 != 0
+	e.Size = uint8(info >> 4 & 7)
+	e.AddrLen = 2 * uint8(info>>7&7) // one of three bits: 16, 32, 64
+	if n := v.vm.exitInfo2 - v.regs.RIP; n-1 < 15 {
+		e.Len = uint8(n)
+	}
+	if e.String {
+		e.Seg = vcpu.SegReg(info >> 10 & 7)
+		if !v.space.b.has(featDecode) {
+			e.AddrLen = 0
+			e.NInsn = uint8(v.fetch(&e.Insn))
+		}
+	}
+}
+
+// nestedFault fills in a second-level fault (APM 15.25.6).
+func (v *VCPU) nestedFault(e *vcpu.Exit) {
+	m := v.vm
+	info := m.exitInfo1
+	if info&npfReserved != 0 { // TCG sets it without P
+		e.Value = exitNPF<<32 | info&0xffff_ffff // our own tables are wrong
+		return
+	}
+	e.Reason = vcpu.ExitMemory
+	e.GPA, e.HasGVA = m.exitInfo2, false
+	e.Mapped = info&npfPresent != 0
+	switch {
+	case info&npfFetch != 0:
+		e.Access = vcpu.Exec
+	case info&npfWrite != 0:
+		e.Access = vcpu.Write
+	default:
+		e.Access = vcpu.Read
+	}
+	if info&npfWalk != 0 {
+		e.Access |= vcpu.PageWalk
+	}
+	if v.space.b.has(featDecode) && e.Access&vcpu.Exec == 0 {
+		e.Insn, e.NInsn = m.insn, min(m.nInsn, 15)
+	}
+}

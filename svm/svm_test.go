@@ -1,0 +1,522 @@
+package svm
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+	"reflect"
+	"strings"
+	"testing"
+
+	"godwit/vmm/mem"
+	"godwit/vmm/slat"
+	"godwit/vmm/vcpu"
+)
+
+// memory is host memory that can be found by physical address again.
+type memory struct {
+	mem.Simulated
+	blocks []mem.Block
+}
+
+func (m *memory) Alloc(size, align uint64) (mem.Block, error) {
+	b, err := m.Simulated.Alloc(size, align)
+	m.blocks = append(m.blocks, b)
+	return b, err
+}
+
+func (m *memory) phys(phys, size uint64) []byte {
+	for _, b := range m.blocks {
+		if phys-b.Phys < uint64(len(b.Data)) {
+			return b.Data[phys-b.Phys:][:size]
+		}
+	}
+	return make([]byte, size)
+}
+
+// testSilicon has what QEMU's TCG has, and AVX.
+var testSilicon = silicon{
+	features: featNested, asids: 4, physBits: 40, xcr0: 7, xsaveSize: 832, mxcsrMask: 0xffff,
+	xoffset: [64]uint32{2: 576}, xend: [64]uint32{2: 832},
+}
+
+var testPolicy = vcpu.Policy{
+	CR4: 0x620 | 1<<7 | cr4PSE | cr4OSXSAVE | cr4PCIDE, XCR0: 7, EFER: 1 | eferLME | eferLMA | eferNXE, PhysBits: 40,
+}
+
+const testRAM = 4 << 20
+
+func newTestVCPU(t testing.TB, si silicon) (*VCPU, []byte, *memory) {
+	t.Helper()
+	m := &memory{}
+	tables, err := slat.New(slat.NPT, m, slat.Options{Limit: 1 << 30, Page2M: true, AD: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ram, err := m.Alloc(testRAM, 2<<20)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tables.Map(0, ram.Phys, testRAM, slat.PermRWX, slat.WriteBack); err != nil {
+		t.Fatal(err)
+	}
+	b, err := newBackend(si, m, 2, m.phys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := b.NewSpace(vcpu.SpaceConfig{Name: "test", Tables: tables, CPUID: testPolicy})
+	if err != nil {
+		t.Fatal(err)
+	}
+	v, err := s.NewVCPU(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v.(*VCPU), ram.Data, m
+}
+
+func longMode(s *vcpu.State) {
+	s.Reset(true)
+	s.Reg[vcpu.CR0] = 0x8000_0011
+	s.Reg[vcpu.CR4] = cr4PAE
+	s.Reg[vcpu.CR3] = 0x1000
+	s.Reg[vcpu.EFER] = eferLME | eferLMA
+	s.Seg[vcpu.CS] = vcpu.Segment{Selector: 8, Attr: 0xa09b, Limit: 0xffffffff}
+}
+
+func TestStateSurvivesARoundTrip(t *testing.T) {
+	v, _, _ := newTestVCPU(t, testSilicon)
+	var in, out vcpu.State
+	longMode(&in)
+	r := rand.New(rand.NewPCG(1, 2))
+	for i := range in.Regs.GPR {
+		in.Regs.GPR[i] = r.Uint64()
+	}
+	in.Regs.RIP, in.Regs.RFLAGS, in.Regs.CR8 = 0x1234_5678_9abc, 0x202, 9
+	for _, reg := range []vcpu.Reg{vcpu.CR2, vcpu.DR0, vcpu.DR1, vcpu.DR2, vcpu.DR3, vcpu.STAR, vcpu.SFMASK, vcpu.SysenterCS} {
+		in.Reg[reg] = r.Uint64()
+	}
+	for _, reg := range []vcpu.Reg{vcpu.LSTAR, vcpu.CSTAR, vcpu.KernelGSBase, vcpu.SysenterESP, vcpu.SysenterEIP, vcpu.GDTBase, vcpu.IDTBase} {
+		in.Reg[reg] = 0xffff_8000_0000_0000 | r.Uint64()>>17
+	}
+	in.Reg[vcpu.DR6], in.Reg[vcpu.DR7] = 0xffff4ff0, 0x455
+	in.Reg[vcpu.TSCAux], in.Reg[vcpu.XCR0] = 77, 7
+	in.Reg[vcpu.GDTLimit], in.Reg[vcpu.IDTLimit] = 0x7f, 0xfff
+	in.Seg[vcpu.FS].Base = 0x7fff_1234_5678
+	in.Seg[vcpu.DS] = vcpu.Segment{Attr: vcpu.AttrUnusable | 0x13}
+	in.Seg[vcpu.SS] = vcpu.Segment{Selector: 0x1b, Attr: 0xc0f3, Limit: 0xffffffff}
+	in.Pending = vcpu.Event{Valid: true, Type: vcpu.EventException, Vector: 14, HasError: true, Error: 5}
+	in.STI, in.NMIBlock, in.Activity = true, true, vcpu.Halted
+	in.XSAVE = make([]byte, 832)
+	for i := range in.XSAVE {
+		in.XSAVE[i] = byte(r.Uint32())
+	}
+	clear(in.XSAVE[512:576])
+	in.XSAVE[512] = 7
+	binary.LittleEndian.PutUint32(in.XSAVE[24:], 0x1fbf)
+	if err := v.Load(&in); err != nil {
+		t.Fatal(err)
+	}
+	v.Save(&out)
+	out.TSC, in.TSC = 0, 0 // a clock
+	if !reflect.DeepEqual(in, out) {
+		t.Errorf("loaded %+v\nsaved  %+v", in, out)
+	}
+}
+
+func TestLoadRefusesWhatTheProcessorWould(t *testing.T) {
+	reg := func(r vcpu.Reg, x uint64) func(*vcpu.State) { return func(s *vcpu.State) { s.Reg[r] = x } }
+	for name, change := range map[string]func(*vcpu.State){
+		"NW without CD":            reg(vcpu.CR0, 0x8000_0011|cr0NW),
+		"bits above 31":            reg(vcpu.CR0, 1<<40|0x8000_0011),
+		"PG without PE":            reg(vcpu.CR0, 0x8000_0010),
+		"CR3":                      reg(vcpu.CR3, 1<<40),
+		"CR4":                      reg(vcpu.CR4, 1<<13|cr4PAE),
+		"without CR4.PAE":          reg(vcpu.CR4, 0),
+		"EFER":                     reg(vcpu.EFER, eferSVME|eferLME|eferLMA),
+		"LMA is not":               reg(vcpu.EFER, eferLME),
+		"without x87":              reg(vcpu.XCR0, 6),
+		"AVX without SSE":          reg(vcpu.XCR0, 5),
+		"no components 0x8":        reg(vcpu.XCR0, 0xf),
+		"IA32_XSS":                 reg(vcpu.XSS, 1<<8),
+		"DEBUGCTL":                 reg(vcpu.DebugCtl, 1),
+		"DR6 0x1000000000":         reg(vcpu.DR6, 1<<36),
+		"DR7 0x1000000000":         reg(vcpu.DR7, 1<<36),
+		"memory type":              reg(vcpu.PAT, 2),
+		"LSTAR":                    reg(vcpu.LSTAR, 1<<47),
+		"GDTR":                     reg(vcpu.GDTBase, 1<<60),
+		"descriptor table limits":  reg(vcpu.IDTLimit, 0x10000),
+		"L and D":                  func(s *vcpu.State) { s.Seg[vcpu.CS].Attr |= vcpu.AttrDB },
+		"attributes":               func(s *vcpu.State) { s.Seg[vcpu.ES].Attr = 1 << 9 },
+		"no canonical":             func(s *vcpu.State) { s.Seg[vcpu.GS].Base = 1 << 50 },
+		"above 4 GiB":              func(s *vcpu.State) { s.Seg[vcpu.DS].Base = 1 << 33 },
+		"RFLAGS":                   func(s *vcpu.State) { s.Regs.RFLAGS = 1 << 30 },
+		"CR8 0x10":                 func(s *vcpu.State) { s.Regs.CR8 = 16 },
+		"activity":                 func(s *vcpu.State) { s.Activity = 9 },
+		"an NMI with vector 3":     func(s *vcpu.State) { s.Pending = vcpu.Event{Valid: true, Type: 2, Vector: 3} },
+		"exception with vector 32": func(s *vcpu.State) { s.Pending = vcpu.Event{Valid: true, Type: 3, Vector: 32} },
+		"event of type 7":          func(s *vcpu.State) { s.Pending = vcpu.Event{Valid: true, Type: 7} },
+		"XSAVE area of 575":        func(s *vcpu.State) { s.XSAVE = s.XSAVE[:575] },
+		"components 0x8;":          func(s *vcpu.State) { s.XSAVE[512] = 8 },
+		"header is not zero":       func(s *vcpu.State) { s.XSAVE[527] = 0x80 },
+		"only a part":              func(s *vcpu.State) { s.XSAVE[512] = 7; s.XSAVE = s.XSAVE[:700] },
+		"MXCSR":                    func(s *vcpu.State) { s.XSAVE[27] = 1 },
+	} {
+		v, _, _ := newTestVCPU(t, testSilicon)
+		var before, after, s vcpu.State
+		v.Save(&before)
+		longMode(&s)
+		s.XSAVE = append(s.XSAVE, make([]byte, 832-len(s.XSAVE))...)
+		if err := v.Load(&s); err != nil {
+			t.Fatalf("%s: good state: %v", name, err)
+		}
+		v.Save(&before)
+		change(&s)
+		if err := v.Load(&s); err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("%q: %v", name, err)
+		}
+		v.Save(&after)
+		before.TSC, after.TSC = 0, 0
+		if !reflect.DeepEqual(before, after) {
+			t.Errorf("%q: a refused state changed the VCPU", name)
+		}
+	}
+}
+
+func FuzzLoad(f *testing.F) {
+	f.Add(uint8(vcpu.CR0), uint64(0x8000_0011), uint16(512), byte(7))
+	f.Add(uint8(vcpu.EFER), uint64(0xd01), uint16(24), byte(0x80))
+	f.Fuzz(func(t *testing.T, reg uint8, x uint64, at uint16, b byte) {
+		v, _, _ := newTestVCPU(t, testSilicon)
+		var s vcpu.State
+		longMode(&s)
+		s.Reg[reg%uint8(vcpu.NumRegs)] = x
+		s.XSAVE[int(at)%len(s.XSAVE)] = b
+		s.Regs.RFLAGS = x
+		if v.Load(&s) != nil {
+			return
+		}
+		// What was accepted can be entered: the checks of APM 15.5.1 again.
+		m := v.vm
+		if checkCR0(m.cr0) != nil || m.efer&eferSVME == 0 || m.dr6>>32 != 0 || m.dr7>>32 != 0 || m.rflags>>22 != 0 {
+			t.Fatalf("accepted %+v", s)
+		}
+	})
+}
+
+func TestPermissionMaps(t *testing.T) {
+	v, _, _ := newTestVCPU(t, testSilicon)
+	b := v.space.b
+	open := map[uint32]byte{0x10: 1}
+	for _, msr := range msrPassed {
+		open[msr] = 3
+	}
+	for _, base := range []uint32{0, 0xc000_0000, 0xc001_0000} {
+		for i := range uint32(0x2000) {
+			n, ok := msrBit(base + i)
+			if got := ^b.msrpm.Data[n/8] >> (n % 8) & 3; !ok || got != open[base+i] {
+				t.Errorf("MSR %#x: open for %b, want %b", base+i, got, open[base+i])
+			}
+		}
+	}
+	if _, ok := msrBit(0x4b564d00); ok {
+		t.Error("an MSR outside the map has a place in it")
+	}
+	for i, x := range b.iopm.Data {
+		if x != 0xff {
+			t.Fatalf("ports %#x: open for %b", i*8, ^x)
+		}
+	}
+}
+
+func TestInstructionsAreMeasuredInGuestMemory(t *testing.T) {
+	v, ram, _ := newTestVCPU(t, testSilicon)
+	var s vcpu.State
+	longMode(&s)
+	// 0x5000 and on are mapped at 0x7fff_ffff_e000, two pages that are not
+	// neighbours in guest-physical memory.
+	le := binary.LittleEndian
+	le.PutUint64(ram[0x1000+8*0xff:], 0x2003)
+	le.PutUint64(ram[0x2000+8*0x1ff:], 0x3003)
+	le.PutUint64(ram[0x3000+8*0x1ff:], 0x4003)
+	le.PutUint64(ram[0x4000+8*0x1fe:], 0x9003)
+	le.PutUint64(ram[0x4000+8*0x1ff:], 0x5003)
+	for _, c := range []struct {
+		code uint64
+		insn string
+		want uint8
+	}{
+		{exitCPUID, "\x0f\xa2", 2},
+		{exitCPUID, "\x66\x48\x0f\xa2", 4},
+		{exitCPUID, "\x0f\xa3", 0},
+		{exitMSR, "\x0f\x32", 2},
+		{exitMSR, "\x40\x0f\x30", 3},
+		{exitMSR, "\x0f\x31", 0},
+		{exitHLT, "\xf4", 1},
+		{exitVMMCALL, "\x0f\x01\xd9", 3},
+		{exitPAUSE, "\xf3\x90", 2},
+		{exitXSETBV, "\x0f\x01\xd1", 3},
+		{exitWBINVD, "\x2e\x2e\x2e\x2e\x2e\x2e\x2e\x2e\x2e\x2e\x2e\x2e\x2e\x0f\x09", 15},
+		{exitWBINVD, "\x2e\x2e\x2e\x2e\x2e\x2e\x2e\x2e\x2e\x2e\x2e\x2e\x2e\x2e\x0f", 0},
+	} {
+		for _, at := range []uint64{0x000, 0xff0, 0xffd, 0xffe, 0xfff} {
+			// Across the boundary from guest-physical 0x9000 to 0x5000.
+			for i := range uint64(16) {
+				x := byte(0x90)
+				if i < uint64(len(c.insn)) {
+					x = c.insn[i]
+				}
+				if at+i < 0x1000 {
+					ram[0x9000+at+i] = x
+				} else {
+					ram[0x5000+at+i-0x1000] = x
+				}
+			}
+			s.Regs.RIP = 0x7fff_ffff_e000 + at
+			if err := v.Load(&s); err != nil {
+				t.Fatal(err)
+			}
+			if n := v.length(c.code); n != c.want {
+				t.Errorf("%#x at %#x, % x: length %d, want %d", c.code, at, c.insn, n, c.want)
+			}
+		}
+	}
+	s.Regs.RIP = 0x1000 // not mapped
+	if err := v.Load(&s); err != nil {
+		t.Fatal(err)
+	}
+	if n := v.length(exitHLT); n != 0 {
+		t.Errorf("unmapped code: length %d", n)
+	}
+}
+
+// A guest's page tables can point anywhere, at themselves too.
+func FuzzTranslate(f *testing.F) {
+	f.Add([]byte{3, 0x10, 0, 0, 0, 0, 0, 0}, uint64(0x1000), uint64(0), uint8(0))
+	f.Add([]byte{0x83, 0, 0, 0, 0, 0, 0, 0x80}, uint64(0x3ff000), uint64(0x7fff_ffff_ffff), uint8(1))
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, uint64(0x1fe0), uint64(0xffff_ffff), uint8(2))
+	f.Fuzz(func(t *testing.T, table []byte, cr3, lin uint64, mode uint8) {
+		v, ram, _ := newTestVCPU(t, testSilicon)
+		if len(table) > 0 {
+			for i := range 0x10000 {
+				ram[i] = table[i%len(table)]
+			}
+		}
+		v.vm.cr3 = cr3
+		v.vm.cr0 = cr0PE | cr0PG
+		v.vm.efer = uint64(mode&1) * (eferLME | eferLMA)
+		v.vm.cr4 = uint64(mode) >> 1 & 3 * cr4PSE
+		v.regs.RIP = lin
+		var b [15]byte
+		if n := v.fetch(&b); n < 0 || n > 15 {
+			t.Fatalf("%d bytes", n)
+		}
+		v.pdptes()
+	})
+}
+
+func TestMovToCR4FollowsThePolicy(t *testing.T) {
+	v, ram, _ := newTestVCPU(t, testSilicon)
+	var s vcpu.State
+	s.Reset(true)
+	s.Seg[vcpu.CS] = vcpu.Segment{Attr: 0x9b, Limit: 0xffff}
+	s.Regs.RIP = 0x100
+	s.Reg[vcpu.CR0] = 0x11
+	copy(ram[0x100:], "\x0f\x22\xe3") // mov cr4, ebx
+	for _, c := range []struct {
+		x   uint64
+		ok  bool
+		bad vcpu.Event
+	}{{0x620, true, vcpu.Event{}}, {1 << 13, false, vcpu.GP()}, {0xffff_ffff_0000_0620, true, vcpu.Event{}}} {
+		s.Regs.GPR[vcpu.RBX] = c.x
+		if err := v.Load(&s); err != nil {
+			t.Fatal(err)
+		}
+		if !v.writeCR4() || v.Pending() != c.bad {
+			t.Fatalf("CR4 %#x: pending %+v", c.x, v.Pending())
+		}
+		if c.ok && (v.Get(vcpu.CR4) != 0x620 || v.regs.RIP != 0x103) || !c.ok && (v.Get(vcpu.CR4) != 0 || v.regs.RIP != 0x100) {
+			t.Errorf("CR4 %#x: CR4 %#x, RIP %#x", c.x, v.Get(vcpu.CR4), v.regs.RIP)
+		}
+	}
+}
+
+func TestInterruptedEventsAreQueuedAgain(t *testing.T) {
+	v, _, _ := newTestVCPU(t, testSilicon)
+	ext := vcpu.Event{Valid: true, Vector: 0x41}
+	soft := vcpu.Event{Valid: true, Type: vcpu.EventSoft, Vector: 0x80, Len: 2}
+	nmi := vcpu.Event{Valid: true, Type: vcpu.EventNMI, Vector: 2}
+	pf := vcpu.Event{Valid: true, Type: vcpu.EventException, Vector: 14, HasError: true, Error: 2, CR2: 0x1000}
+	for _, c := range []struct {
+		name   string
+		inject vcpu.Event
+		info   uint64
+		want   vcpu.Event
+	}{
+		{"delivered", ext, 0x41, vcpu.Event{}}, // low bits stale
+		{"interrupt", ext, 1<<31 | 0x41, ext},
+		{"page fault", pf, 2<<32 | 1<<31 | 0xb0e, pf},
+		{"guest's own page fault", vcpu.Event{}, 6<<32 | 1<<31 | 0xb0e, vcpu.Event{Valid: true, Type: 3, Vector: 14, HasError: true, Error: 6}},
+		{"NMI", nmi, 1<<31 | 0x202, nmi},
+		{"guest's INT n", vcpu.Event{}, 1<<31 | 0x480, vcpu.Event{}},
+		{"guest's INT3", vcpu.Event{}, 1<<31 | 0x303, vcpu.Event{}},
+		{"injected INT n", soft, 1<<31 | 0x480, vcpu.Event{Valid: true, Type: vcpu.EventSoft, Vector: 0x80}},
+		{"another after it", ext, 1<<31 | 0x480, vcpu.Event{}},
+		{"nonsense", vcpu.Event{}, 1<<31 | 0x7ff, vcpu.Event{}},
+	} {
+		v.pending, v.nmiBlocked = vcpu.Event{}, false
+		if c.inject.Valid && !v.Inject(c.inject) {
+			t.Fatal("Inject")
+		}
+		rip := v.vm.rip
+		v.armEvent()
+		if want := c.inject.Valid; (v.vm.eventInj>>31&1 == 1) != want {
+			t.Errorf("%s: EVENTINJ %#x", c.name, v.vm.eventInj)
+		}
+		if v.vm.rip != rip+uint64(c.inject.Len) {
+			t.Errorf("%s: RIP moved by %d", c.name, v.vm.rip-rip)
+		}
+		v.vm.exitIntInfo = c.info
+		v.settleEvent()
+		if v.Pending() != c.want {
+			t.Errorf("%s: pending %+v, want %+v", c.name, v.Pending(), c.want)
+		}
+		if v.nmiBlocked {
+			t.Errorf("%s: NMIs blocked by one that was not delivered", c.name)
+		}
+	}
+	if v.pending = ext; v.Inject(pf) {
+		t.Error("a second event was queued")
+	}
+}
+
+func TestASIDsAreNeverSharedWithinAGeneration(t *testing.T) {
+	v, _, _ := newTestVCPU(t, testSilicon)
+	vs := []*VCPU{v}
+	for range 5 {
+		w, err := v.space.NewVCPU(len(vs))
+		if err != nil {
+			t.Fatal(err)
+		}
+		vs = append(vs, w.(*VCPU))
+	}
+	c := &v.space.b.cpus[0]
+	type tag struct {
+		generation uint64
+		asid       uint32
+	}
+	owner := map[tag]*VCPU{}
+	r := rand.New(rand.NewPCG(3, 4))
+	for range 1000 {
+		w := vs[r.IntN(len(vs))]
+		before := c.generation
+		w.place(c, 0)
+		w.flush = false
+		k := tag{c.generation, w.vm.asid}
+		if o := owner[k]; o != nil && o != w {
+			t.Fatalf("%+v belongs to two", k)
+		}
+		owner[k] = w
+		if w.vm.asid == 0 || w.vm.asid >= testSilicon.asids {
+			t.Fatalf("ASID %d", w.vm.asid)
+		}
+		if (w.vm.tlb == tlbFlushAll) != (c.generation != before) {
+			t.Fatalf("TLB control %d at generation %d after %d", w.vm.tlb, c.generation, before)
+		}
+	}
+}
+
+func TestDiscoverNamesWhatIsMissing(t *testing.T) {
+	leaf := map[uint64][4]uint32{
+		0x8000_0000: {0x8000_000a}, 0x8000_0001: {0, 0, 4, 1 << 26}, 0x8000_0008: {48},
+		0x8000_000a: {1, 16, 0, featNested | featNextRIP}, 1: {0, 0, 1 << 27}, 0xd: {7, 832},
+		2<<32 | 0xd: {256, 576},
+	}
+	vmcr := uint64(0)
+	try := func() (silicon, error) {
+		return discover(func(l, s uint32) (a, b, c, d uint32) {
+			x := leaf[uint64(s)<<32|uint64(l)]
+			return x[0], x[1], x[2], x[3]
+		}, func(uint32) (uint64, bool) { return vmcr, true }, func() uint64 { return 7 })
+	}
+	s, err := try()
+	if err != nil || s.asids != 16 || !s.page1G || s.xend[2] != 832 {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	if c := s.capabilities(); !c.NextRIP || c.DecodeAssist || len(c.Notes) == 0 {
+		t.Errorf("%+v", c)
+	}
+	for _, c := range []struct {
+		want  string
+		leaf  uint64
+		value [4]uint32
+		vmcr  uint64
+	}{
+		{"ends at leaf 0x80000008", 0x8000_0000, [4]uint32{0x8000_0008}, 0},
+		{"no AMD-V", 0x8000_0001, [4]uint32{}, 0},
+		{"can not unlock", 0, [4]uint32{}, vmcrDisabled},
+		{"locked it", 0x8000_000a, [4]uint32{1, 16, 0, featNested | featLock}, vmcrDisabled},
+		{"nested paging", 0x8000_000a, [4]uint32{1, 16, 0, 0}, 0},
+		{"address-space identifiers", 0x8000_000a, [4]uint32{1, 1, 0, featNested}, 0},
+		{"XSAVE is missing", 1, [4]uint32{}, 0},
+		{"area of 99999", 0xd, [4]uint32{7, 99999}, 0},
+		{"component 2", 2<<32 | 0xd, [4]uint32{256, 600}, 0},
+		{"60 bits", 0x8000_0008, [4]uint32{60}, 0},
+	} {
+		old := leaf[c.leaf]
+		leaf[c.leaf], vmcr = c.value, c.vmcr
+		if _, err := try(); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%q: %v", c.want, err)
+		}
+		leaf[c.leaf], vmcr = old, 0
+	}
+}
+
+func TestSpaceRefusesModelsItCanNotKeep(t *testing.T) {
+	v, _, _ := newTestVCPU(t, testSilicon)
+	for want, p := range map[string]vcpu.Policy{
+		"XSAVE components 0x8": {XCR0: 15},
+		"supervisor XSAVE":     {XSS: 1 << 8},
+		"EFER bits 0x1000":     {EFER: eferSVME},
+		"5-level":              {CR4: cr4LA57},
+		"48 physical":          {PhysBits: 48},
+	} {
+		_, err := v.space.b.NewSpace(vcpu.SpaceConfig{Name: "x", Tables: v.space.cfg.Tables, CPUID: p})
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", want, err)
+		}
+	}
+}
+
+func TestCloseFreesEverything(t *testing.T) {
+	v, _, m := newTestVCPU(t, testSilicon)
+	before := m.Live()
+	w, err := v.space.NewVCPU(1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := v.space.Close(); err == nil {
+		t.Error("a space closed with open VCPUs")
+	}
+	if err := w.Close(); err != nil || m.Live() != before {
+		t.Errorf("%v, %d bytes live, %d before", err, m.Live(), before)
+	}
+	if err := w.Close(); err == nil {
+		t.Error("closed twice")
+	}
+	if err := v.Close(); err != nil {
+		t.Error(err)
+	}
+	if err := v.space.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestKickBeforeRunIsNotLost(t *testing.T) {
+	v, _, _ := newTestVCPU(t, testSilicon)
+	v.Kick()
+	v.Kick()
+	var e vcpu.Exit
+	if err := v.Run(&e); err != nil || e.Reason != vcpu.ExitKicked || v.takeKick() {
+		t.Errorf("%v, %v", e.Reason, err)
+	}
+}
