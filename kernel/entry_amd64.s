@@ -1,7 +1,240 @@
+#include "go_asm.h"
 #include "textflag.h"
+
+// The ways into the kernel and out of it. Everything runs in ring 0, so SYSCALL
+// and interrupts change neither the stack selector nor, for SYSCALL, the stack:
+// the entries below do. Handlers are ordinary Go functions; they run on the
+// current thread's kernel stack with interrupts off and with FS pointing at
+// handlerTLS, whose g (handlerG) is all zeroes, so that no stack check ever
+// grows a stack.
+
+// Fields of type cpu, at GS. percpu.go asserts the offsets.
+#define CPU_KTOP 8
+#define CPU_USP  16
+#define CPU_UFS  24
+
+#define MSR_FS_BASE 0xC0000100
+#define MSR_GS_BASE 0xC0000101
+
+// SETFS sets the FS base to AX. Clobbers CX and DX.
+#define SETFS(l1, l2) \
+	CMPB ·haveFSGSBASE(SB), $0; \
+	JEQ  l1; \
+	WRFSBASEQ AX; \
+	JMP  l2; \
+l1:	MOVQ AX, DX; \
+	SHRQ $32, DX; \
+	MOVL $MSR_FS_BASE, CX; \
+	WRMSR; \
+l2:
+
+// SETMSR sets an MSR to AX by WRMSR. Clobbers CX and DX.
+#define SETMSR(msr) \
+	MOVQ AX, DX; \
+	SHRQ $32, DX; \
+	MOVL $msr, CX; \
+	WRMSR
+
+// The general registers in the order sysFrame and trapFrame begin with.
+#define SAVEREGS \
+	MOVQ AX, 0(SP); MOVQ BX, 8(SP); MOVQ CX, 16(SP); MOVQ DX, 24(SP); MOVQ SI, 32(SP); \
+	MOVQ DI, 40(SP); MOVQ BP, 48(SP); MOVQ R8, 56(SP); MOVQ R9, 64(SP); MOVQ R10, 72(SP); \
+	MOVQ R11, 80(SP); MOVQ R12, 88(SP); MOVQ R13, 96(SP); MOVQ R14, 104(SP); MOVQ R15, 112(SP)
+
+#define LOADREGS \
+	MOVQ 0(SP), AX; MOVQ 8(SP), BX; MOVQ 16(SP), CX; MOVQ 24(SP), DX; MOVQ 32(SP), SI; \
+	MOVQ 40(SP), DI; MOVQ 48(SP), BP; MOVQ 56(SP), R8; MOVQ 64(SP), R9; MOVQ 72(SP), R10; \
+	MOVQ 80(SP), R11; MOVQ 88(SP), R12; MOVQ 96(SP), R13; MOVQ 104(SP), R14; MOVQ 112(SP), R15
+
+// Handlers' frame pointers end here.
+#define NOFRAMES XORL BP, BP
 
 // Entry is where the boot stub jumps: long mode, interrupts off, RDI = physical
 // address of the boot information, RSI = its magic.
 TEXT ·Entry(SB), NOSPLIT|NOFRAME, $0
 	CLI
-	HLT
+	CLD
+	MOVQ $·bootStack+const_bootStackSize(SB), SP
+	MOVQ DI, R12
+	MOVQ SI, R13
+	MOVQ $·handlerTLS+const_tlsOffset(SB), AX
+	MOVQ $·handlerG(SB), BX
+	MOVQ BX, -8(AX)
+	SETMSR(MSR_FS_BASE)
+	MOVQ $·bootCPU(SB), AX
+	MOVQ AX, (AX)
+	SETMSR(MSR_GS_BASE)
+	XORPS X15, X15
+	NOFRAMES
+	SUBQ $16, SP
+	MOVQ R12, 0(SP)
+	MOVQ R13, 8(SP)
+	CALL ·start(SB)
+	INT  $3
+
+// func enterRuntime(sp uintptr)
+//
+// Becomes the Go runtime's first thread, with its arguments at sp.
+TEXT ·enterRuntime(SB), NOSPLIT|NOFRAME, $0-8
+	MOVQ 8(SP), SP
+	NOFRAMES
+	STI
+	JMP  _rt0_amd64_linux(SB)
+
+// apEntry is where the trampoline jumps on every further CPU: RDI = its cpu
+// structure, SP = its idle thread's stack.
+TEXT ·apEntry(SB), NOSPLIT|NOFRAME, $0
+	MOVQ DI, AX
+	SETMSR(MSR_GS_BASE)
+	MOVQ $·handlerTLS+const_tlsOffset(SB), AX
+	SETMSR(MSR_FS_BASE)
+	XORPS X15, X15
+	NOFRAMES
+	CALL ·startAPCPU(SB)
+	INT  $3
+
+// syscallEntry is LSTAR's target: RCX = return address, R11 = RFLAGS, SP still
+// the caller's. It builds a sysFrame.
+TEXT ·syscallEntry(SB), NOSPLIT|NOFRAME, $0
+	MOVQ SP, CPU_USP(GS)
+	MOVQ CPU_KTOP(GS), SP
+	LEAQ -const_sysFrameSize(SP), SP
+	SAVEREGS
+	MOVQ CPU_USP(GS), AX
+	MOVQ AX, 120(SP)
+	MOVQ $0, 128(SP)
+	MOVQ $·handlerTLS+const_tlsOffset(SB), AX
+	SETFS(slow, set)
+	XORPS X15, X15
+	MOVQ SP, AX
+	SUBQ $16, SP
+	MOVQ AX, 0(SP)
+	NOFRAMES
+	CALL ·handleSyscall(SB)
+	ADDQ $16, SP
+	JMP  ·syscallReturn(SB)
+
+// syscallReturn leaves the kernel by the sysFrame at SP.
+TEXT ·syscallReturn(SB), NOSPLIT|NOFRAME, $0
+	MOVQ CPU_UFS(GS), AX
+	SETFS(slow, set)
+	XORPS X15, X15
+	MOVQ 128(SP), BX
+	TESTQ BX, BX
+	JNE  full
+	LOADREGS
+	MOVQ 120(SP), SP
+	PUSHQ R11
+	POPFQ
+	JMP  CX
+
+full: // a signal handler begins or ends: every register comes from the frame
+	CMPQ BX, $1
+	JEQ  regs
+	CMPB ·haveXSAVE(SB), $0
+	JEQ  fx
+	MOVL $-1, AX
+	MOVL $-1, DX
+	XRSTOR64 (BX)
+	JMP  regs
+fx:
+	FXRSTOR64 (BX)
+regs:
+	LOADREGS
+	LEAQ 136(SP), SP
+	IRETQ
+
+// newThreadReturn is a cloned thread's first step: switchStack returns here with
+// SP at its sysFrame.
+TEXT ·newThreadReturn(SB), NOSPLIT|NOFRAME, $0
+	CALL ·finishSwitch(SB)
+	JMP  ·syscallReturn(SB)
+
+// idleEntry is an idle thread's first step on the boot CPU.
+TEXT ·idleEntry(SB), NOSPLIT|NOFRAME, $0
+	CALL ·finishSwitch(SB)
+	CALL ·idleLoop(SB)
+	INT  $3
+
+// func switchStack(from *uintptr, to uintptr)
+//
+// All registers but SP and BP are the caller's to save in Go's ABI0.
+TEXT ·switchStack(SB), NOSPLIT|NOFRAME, $0-16
+	MOVQ 8(SP), AX
+	MOVQ 16(SP), BX
+	PUSHQ BP
+	MOVQ SP, (AX)
+	MOVQ BX, SP
+	POPQ BP
+	RET
+
+// trapCommon continues every vector: the stub pushed the vector on top of the
+// error code (or 0) and the hardware's frame. It builds a trapFrame and above it
+// saves the vector state, which the interrupted code may be using.
+TEXT ·trapCommon(SB), NOSPLIT|NOFRAME, $0
+	LEAQ -128(SP), SP
+	SAVEREGS
+	CLD
+	CMPB ·haveFSGSBASE(SB), $0
+	JEQ  rd
+	RDFSBASEQ AX
+	MOVQ AX, 120(SP)
+	MOVQ $·handlerTLS+const_tlsOffset(SB), AX
+	WRFSBASEQ AX
+	JMP  fsok
+rd:
+	MOVL $MSR_FS_BASE, CX
+	RDMSR
+	SHLQ $32, DX
+	MOVL AX, AX
+	ORQ  DX, AX
+	MOVQ AX, 120(SP)
+	MOVQ $·handlerTLS+const_tlsOffset(SB), AX
+	SETMSR(MSR_FS_BASE)
+fsok:
+	MOVQ SP, BX
+	SUBQ ·xsaveSize(SB), SP
+	ANDQ $~63, SP
+	CMPB ·haveXSAVE(SB), $0
+	JEQ  fx
+	XORL AX, AX // XRSTOR faults unless the header's reserved part is zero
+	MOVQ AX, 512(SP)
+	MOVQ AX, 520(SP)
+	MOVQ AX, 528(SP)
+	MOVQ AX, 536(SP)
+	MOVQ AX, 544(SP)
+	MOVQ AX, 552(SP)
+	MOVQ AX, 560(SP)
+	MOVQ AX, 568(SP)
+	MOVL $-1, AX
+	MOVL $-1, DX
+	XSAVE64 (SP)
+	JMP  saved
+fx:
+	FXSAVE64 (SP)
+saved:
+	MOVQ SP, AX
+	SUBQ $32, SP
+	MOVQ BX, 0(SP)
+	MOVQ AX, 8(SP)
+	MOVQ BX, 16(SP)
+	XORPS X15, X15
+	NOFRAMES
+	CALL ·handleTrap(SB)
+	MOVQ 16(SP), BX
+	ADDQ $32, SP
+	CMPB ·haveXSAVE(SB), $0
+	JEQ  fr
+	MOVL $-1, AX
+	MOVL $-1, DX
+	XRSTOR64 (SP)
+	JMP  restored
+fr:
+	FXRSTOR64 (SP)
+restored:
+	MOVQ BX, SP
+	MOVQ 120(SP), AX
+	SETFS(slow, set)
+	LOADREGS
+	LEAQ 144(SP), SP
+	IRETQ

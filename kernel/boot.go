@@ -1,0 +1,194 @@
+package kernel
+
+import (
+	"runtime"
+	"unsafe"
+
+	"godwit/kernel/internal/acpi"
+	"godwit/kernel/internal/bootinfo"
+)
+
+var (
+	running bool // in ring 0
+	boot    bootinfo.Info
+	madt    acpi.MADT
+	rsdp    uint64
+)
+
+// Running reports whether the program runs in ring 0 under this kernel, rather
+// than as a Linux process.
+func Running() bool { return running }
+
+// start is the kernel's first Go function. It runs on the boot stack before the Go
+// runtime does: package variables have only what the linker could give them,
+// nothing may allocate.
+func start(info uintptr, magic uintptr) {
+	running = true
+	initSerial()
+	findFeatures()
+	loadEarlyIDT()
+	if why := bootinfo.Parse(bootMemory{}, uint64(info), uint32(magic), &boot); why != "" {
+		fatal(why)
+	}
+	WriteMSR(msrEFER, ReadMSR(msrEFER)|eferNXE)
+	initMemory()
+	buildTables()
+	addMemory(1<<32, directLimit)
+
+	bsp := newCPU(0, 0)
+	if bsp == nil {
+		fatal("no memory for the boot CPU")
+	}
+	// The frames kept by the boot structure move along.
+	bsp.npages, bsp.pages = bootCPU.npages, bootCPU.pages
+	bootCPU.npages = 0
+	WriteMSR(msrGSBase, uint64(bsp.self))
+	bsp.setUp()
+	setStacks()
+
+	if rsdp = boot.RSDP; rsdp == 0 {
+		rsdp = acpi.FindRSDP(bootMemory{})
+	}
+	findAPICs()
+	initLAPIC()
+	bsp.apicID = lapicID()
+	bsp.online = 1
+	maskPIC()
+	initClock()
+	initRandom()
+	main := newThread()
+	if main == nil {
+		fatal("no memory for the first thread")
+	}
+	startAPs()
+
+	main.state, main.onCPU = threadRunning, 1
+	bsp.setCurrent(main)
+	enterRuntime(initialStack())
+}
+
+// findAPICs reads the MADT and maps the controllers where TamaGo's drivers, whose
+// base addresses have 32 bits, can reach them.
+func findAPICs() {
+	madt.LAPIC = ReadMSR(msrAPICBase) & apicBaseMask
+	if t := acpi.Table(bootMemory{}, rsdp, "APIC", 0); t != nil {
+		acpi.ParseMADT(t, &madt)
+	} else {
+		print1("kernel: no ACPI MADT: one CPU, no IOAPIC\n")
+	}
+	if !x2apic {
+		lapicBase = uintptr(ReadMSR(msrAPICBase) & apicBaseMask)
+		if lapicBase >= 1<<32 || !mapRange(lapicBase, uint64(lapicBase), pageSize, deviceData, pageSize) {
+			fatal("cannot map the local APIC")
+		}
+	}
+	for i := range madt.IOAPIC[:madt.NIOAPIC] {
+		a := uint64(madt.IOAPIC[i].Address) &^ (pageSize - 1)
+		mapRange(uintptr(a), a, pageSize, deviceData, pageSize) // two may share a page
+	}
+}
+
+// maskPIC moves the 8259s' vectors away from the exceptions and masks them all
+// (Intel 8259A datasheet, initialization command words).
+func maskPIC() {
+	for _, w := range [...]struct {
+		port uint16
+		v    uint8
+	}{
+		{0x20, 0x11}, {0xa0, 0x11}, // ICW1: edge, cascade, ICW4 follows
+		{0x21, vecPIC}, {0xa1, vecPIC + 8},
+		{0x21, 4}, {0xa1, 2}, // ICW3: slave on IRQ 2
+		{0x21, 1}, {0xa1, 1}, // ICW4: 8086 mode
+		{0x21, 0xff}, {0xa1, 0xff},
+	} {
+		Out8(w.port, w.v)
+	}
+}
+
+// The Go program's argument and environment. GOTRACEBACK makes a crash show every
+// goroutine.
+var (
+	argv0   = [...]byte{'g', 'o', 'd', 'w', 'i', 't', 0}
+	env0    = [...]byte{'G', 'O', 'T', 'R', 'A', 'C', 'E', 'B', 'A', 'C', 'K', '=', 'a', 'l', 'l', 0}
+	auxSeed [16]byte
+)
+
+// Auxiliary vector entries (include/uapi/linux/auxvec.h).
+const (
+	atNull   = 0
+	atPageSz = 6
+	atSecure = 23
+	atRandom = 25
+)
+
+const runtimeStackSize = 256 << 10
+
+// runtimeStack is where the Go runtime's first thread has its stack; the page below
+// is never mapped.
+const runtimeStack = userEnd - 1<<30
+
+// initialStack makes the first thread's stack with what Linux puts there: argc,
+// argv, envp, auxv.
+func initialStack() uintptr {
+	space.mu.lock()
+	ok := space.areas.Set(runtimeStack, runtimeStack+runtimeStackSize, 3)
+	// Keep other mappings away from its guard.
+	ok = ok && space.areas.Set(runtimeStack-runtimeStackSize, runtimeStack, 0)
+	space.mu.unlock()
+	if !ok {
+		fatal("cannot map the first thread's stack")
+	}
+	random(auxSeed[:])
+	v := [...]uintptr{
+		1, uintptr(unsafe.Pointer(&argv0)), 0,
+		uintptr(unsafe.Pointer(&env0)), 0,
+		atPageSz, pageSize, atRandom, uintptr(unsafe.Pointer(&auxSeed)), atSecure, 0, atNull, 0,
+	}
+	sp := uintptr(runtimeStack+runtimeStackSize-unsafe.Sizeof(v)) &^ 63
+	for i := range v {
+		st64(sp+8*uintptr(i), uint64(v[i]))
+	}
+	return sp
+}
+
+// CommandLine is the host's command line without the image's own name or URL.
+func CommandLine() string { return string(boot.Cmdline()) }
+
+// A Module is a file the boot loader put into memory beside the image.
+type Module struct {
+	Name string // last element of its path
+	Data []byte // read-only
+}
+
+// Modules lists the boot modules in the boot loader's order. A module the loader
+// gave no name is called moduleN.
+func Modules() []Module {
+	var list []Module
+	for i := range boot.Mod[:boot.NMod] {
+		m := &boot.Mod[i]
+		name := string(m.Name())
+		if name == "" {
+			name = "module" + string(rune('0'+i))
+		}
+		list = append(list, Module{name, bootMemory{}.Bytes(m.Start, m.End-m.Start)})
+	}
+	return list
+}
+
+// RSDP is the physical address of ACPI's root pointer, 0 if there is none.
+func RSDP() uint64 { return rsdp }
+
+// ACPITable returns the first ACPI table with this signature, its checksum
+// verified, or nil.
+func ACPITable(sig string) []byte { return acpi.Table(bootMemory{}, rsdp, sig, 0) }
+
+// symbol names the function that holds pc, for reports.
+func symbol(pc uintptr) string {
+	if pc < imageText() || pc >= imageEtext() {
+		return ""
+	}
+	if f := runtime.FuncForPC(pc); f != nil {
+		return f.Name()
+	}
+	return ""
+}

@@ -1,0 +1,149 @@
+package kernel
+
+import "math/bits"
+
+// Time is counted by the TSC, which every CPU this kernel meets keeps running at
+// one rate and in step.
+var (
+	tscHz   uint64
+	tscBoot uint64 // TSC at Nanotime 0
+	nsMult  uint64 // nanoseconds per TSC tick, times 2^32
+	tscMult uint64 // TSC ticks per nanosecond, times 2^32
+	wallAt0 int64  // Unix time in ns at Nanotime 0
+)
+
+// mulShift32 is a*b/2^32.
+func mulShift32(a, b uint64) uint64 {
+	hi, lo := bits.Mul64(a, b)
+	return hi<<32 | lo>>32
+}
+
+// Nanotime is monotonic time in nanoseconds since boot. It may be called inside
+// Privileged.
+func Nanotime() int64 { return int64(mulShift32(TSC()-tscBoot, nsMult)) }
+
+// tscAt is the TSC's value at a Nanotime, rounded up.
+func tscAt(ns int64) uint64 { return tscBoot + mulShift32(uint64(ns), tscMult) + 1 }
+
+// TSCFrequency is the TSC's rate in Hz.
+func TSCFrequency() uint64 { return tscHz }
+
+// setTSC makes hz the TSC's rate.
+func setTSC(hz uint64) {
+	tscHz = hz
+	nsMult, _ = bits.Div64(1e9>>32, 1e9<<32&(1<<64-1), hz)
+	tscMult, _ = bits.Div64(hz>>32, hz<<32, 1e9)
+}
+
+// delay spins. Only for start-up.
+func delay(us uint64) {
+	for end := TSC() + tscHz/1_000_000*us; TSC() < end; {
+		pause()
+	}
+}
+
+// The 8254's channel 2, whose gate and output are at port 61h (Intel 8254
+// datasheet; ISA system control port B).
+const (
+	pitHz       = 1193182
+	pitChannel2 = 0x42
+	pitCommand  = 0x43
+	pitMode0    = 0xb0 // channel 2, low then high byte, interrupt on terminal count
+	portB       = 0x61
+	portBGate2  = 1 << 0
+	portBSpeak  = 1 << 1
+	portBOut2   = 1 << 5
+)
+
+// pitCalibrate measures the TSC and the local APIC's timer over 10 ms.
+func pitCalibrate() (hz, lapicHz uint64) {
+	const count = pitHz / 100
+	Out8(portB, In8(portB)&^portBSpeak|portBGate2)
+	Out8(pitCommand, pitMode0)
+	Out8(pitChannel2, count&0xff)
+	Out8(pitChannel2, count>>8)
+	lapicWrite(lapicInitCount, 1<<32-1)
+	t := TSC()
+	for In8(portB)&portBOut2 == 0 {
+		if TSC()-t > 20_000_000_000 {
+			fatal("the PIT does not count; no clock to measure the TSC with")
+		}
+	}
+	d := TSC() - t
+	l := 1<<32 - 1 - lapicRead(lapicCurCount)
+	lapicWrite(lapicInitCount, 0)
+	return d * pitHz / count, uint64(l) * pitHz / count
+}
+
+// initClock finds the TSC's rate and reads the wall clock.
+func initClock() {
+	hz, lhz := pitCalibrate()
+	setTSC(hz)
+	tscBoot = TSC()
+	timerTicks, _ = bits.Div64(lhz>>32, lhz<<32, hz)
+	wallAt0 = readRTC()
+}
+
+// The MC146818's registers.
+const (
+	rtcSeconds = 0
+	rtcMinutes = 2
+	rtcHours   = 4
+	rtcDay     = 7
+	rtcMonth   = 8
+	rtcYear    = 9
+	rtcA       = 0xa
+	rtcB       = 0xb
+
+	rtcUpdating = 1 << 7 // in A
+	rtcBinary   = 1 << 2 // in B
+	rtc24Hours  = 1 << 1
+	rtcPM       = 1 << 7 // in the hours
+)
+
+func cmos(reg uint8) uint8 {
+	Out8(0x70, reg)
+	return In8(0x71)
+}
+
+// readRTC returns the Unix time in ns. TamaGo's rtc package assumes BCD, 24 hours
+// and a century register, and may read across an update, so this is our own.
+func readRTC() int64 {
+	var a, b [6]uint8
+	regs := [6]uint8{rtcSeconds, rtcMinutes, rtcHours, rtcDay, rtcMonth, rtcYear}
+	for tries := 0; tries < 1000; tries++ { // until two readings agree
+		for i := 0; cmos(rtcA)&rtcUpdating != 0 && i < 10000; i++ {
+		}
+		for i, r := range regs {
+			a[i] = cmos(r)
+		}
+		if a == b {
+			break
+		}
+		b = a
+	}
+	mode := cmos(rtcB)
+	num := func(v uint8) int64 {
+		if mode&rtcBinary == 0 {
+			v = v>>4*10 + v&0xf
+		}
+		return int64(v)
+	}
+	hour := num(a[2] &^ rtcPM)
+	if mode&rtc24Hours == 0 {
+		hour %= 12
+		if a[2]&rtcPM != 0 {
+			hour += 12
+		}
+	}
+	return unixDays(2000+num(a[5]), num(a[4]), num(a[3]))*86400e9 + (hour*3600+num(a[1])*60+num(a[0]))*1e9
+}
+
+// unixDays is the number of days from 1970-01-01 to a Gregorian date.
+func unixDays(y, m, d int64) int64 {
+	if m <= 2 { // count the year from March, so that the leap day is its last
+		y--
+		m += 12
+	}
+	return 365*y + y/4 - y/100 + y/400 + (153*(m-3)+2)/5 + d - 1 - 719468
+}

@@ -1,0 +1,108 @@
+// Package acpi finds and checks ACPI's static tables (ACPI 6.5, section 5.2) and
+// reads the few that a kernel needs to start: MADT, FADT, HPET. It allocates
+// nothing, so that it works before the Go runtime does. Tables come from firmware
+// and are trusted to be there, not to be right: every length is checked.
+package acpi
+
+import "encoding/binary"
+
+// Memory gives access to physical memory: n bytes at addr, nil if they are not
+// all there.
+type Memory interface {
+	Bytes(addr, n uint64) []byte
+}
+
+var le = binary.LittleEndian
+
+const (
+	headerSize = 36      // 5.2.6 System Description Table Header
+	maxTable   = 4 << 20 // far above any real table; bounds a broken length
+)
+
+func sum(b []byte) (s uint8) {
+	for _, c := range b {
+		s += c
+	}
+	return
+}
+
+// FindRSDP looks where 5.2.5.1 says: the first KiB of the EBDA, and
+// 0xE0000-0xFFFFF. It returns 0 if there is none.
+func FindRSDP(mem Memory) uint64 {
+	if b := mem.Bytes(0x40e, 2); b != nil { // the BDA's segment of the EBDA
+		if ebda := uint64(le.Uint16(b)) << 4; ebda >= 0x400 {
+			if p := scanRSDP(mem, ebda, 1024); p != 0 {
+				return p
+			}
+		}
+	}
+	return scanRSDP(mem, 0xe0000, 0x20000)
+}
+
+func scanRSDP(mem Memory, start, size uint64) uint64 {
+	for p := start; p < start+size; p += 16 {
+		if validRSDP(mem, p) {
+			return p
+		}
+	}
+	return 0
+}
+
+const rsdpSig = "RSD PTR "
+
+func validRSDP(mem Memory, p uint64) bool {
+	b := mem.Bytes(p, 20)
+	return b != nil && string(b[:8]) == rsdpSig && sum(b) == 0
+}
+
+// Table returns the n-th table (from 0) with the given signature, or nil. The
+// XSDT is used where the RSDP names one, else the RSDT.
+func Table(mem Memory, rsdp uint64, sig string, n int) []byte {
+	if rsdp == 0 || len(sig) != 4 || !validRSDP(mem, rsdp) {
+		return nil
+	}
+	r := mem.Bytes(rsdp, 20)
+	root, width := uint64(le.Uint32(r[16:])), uint64(4)
+	if r[15] >= 2 {
+		if r = mem.Bytes(rsdp, 36); r != nil && sum(r) == 0 && le.Uint64(r[24:]) != 0 {
+			root, width = le.Uint64(r[24:]), 8
+		}
+	}
+	t := At(mem, root)
+	if t == nil {
+		return nil
+	}
+	for o := uint64(headerSize); o+width <= uint64(len(t)); o += width {
+		a := uint64(le.Uint32(t[o:]))
+		if width == 8 {
+			a = le.Uint64(t[o:])
+		}
+		h := mem.Bytes(a, headerSize)
+		if h == nil || string(h[:4]) != sig {
+			continue
+		}
+		if n > 0 {
+			n--
+			continue
+		}
+		return At(mem, a)
+	}
+	return nil
+}
+
+// At returns the table at a physical address if its length and checksum are good.
+func At(mem Memory, addr uint64) []byte {
+	h := mem.Bytes(addr, headerSize)
+	if h == nil {
+		return nil
+	}
+	n := uint64(le.Uint32(h[4:]))
+	if n < headerSize || n > maxTable {
+		return nil
+	}
+	t := mem.Bytes(addr, n)
+	if t == nil || sum(t) != 0 {
+		return nil
+	}
+	return t
+}

@@ -1,0 +1,220 @@
+// Package frames is the allocator of physical memory: a binary buddy system from
+// 4 KiB to 1 GiB. It never allocates Go memory and stores no Go pointers, so that
+// it works before the runtime starts and inside interrupt handlers. It has no
+// lock; its owner serialises calls.
+//
+// A free block keeps its list links in its own first bytes; beside the memory
+// itself there is one byte of state per frame.
+package frames
+
+import "unsafe"
+
+const (
+	Shift    = 12
+	Size     = 1 << Shift
+	MaxOrder = 18 // 1 GiB
+)
+
+// The state of a frame. Only the first frame of a free block carries freeHead;
+// everything else of it keeps whatever it had, so that taking and giving a 1 GiB
+// block touches one byte and not 262,144.
+const (
+	absent   = 0    // not RAM, or never given to the allocator
+	present  = 1    // RAM
+	freeHead = 0x80 // | order
+)
+
+// links lie at the start of every free block.
+type links struct{ next, prev uint64 }
+
+// An Allocator owns the frames that Add gave it.
+type Allocator struct {
+	base  uintptr // where physical address 0 is mapped
+	state []uint8 // by frame number
+	head  [MaxOrder + 1]uint64
+	total uint64
+	free  uint64
+}
+
+// StateSize is how many bytes of state memory up to physical address end needs.
+func StateSize(end uint64) uint64 { return (end + Size - 1) >> Shift }
+
+// Init makes an empty allocator. base is the address at which physical address 0
+// is mapped, state zeroed memory of StateSize bytes.
+func (a *Allocator) Init(base uintptr, state []uint8) {
+	*a = Allocator{base: base, state: state}
+}
+
+// Total is how many bytes Add brought.
+func (a *Allocator) Total() uint64 { return a.total }
+
+// Free is how many bytes are free.
+func (a *Allocator) Free() uint64 { return a.free }
+
+// Managed reports whether every frame of a range was given to the allocator.
+func (a *Allocator) Managed(start, end uint64) bool {
+	if start >= end || end > uint64(len(a.state))<<Shift {
+		return false
+	}
+	for f := start >> Shift; f < (end+Size-1)>>Shift; f++ {
+		if a.state[f] == absent {
+			return false
+		}
+	}
+	return true
+}
+
+// Add gives the allocator the whole frames of a range of RAM, and reports whether
+// it could: the range must lie below the state's end and not overlap an earlier
+// one. Frame 0 is never taken, because 0 ends the lists.
+func (a *Allocator) Add(start, end uint64) bool {
+	start, end = (start+Size-1)&^(Size-1), end&^(Size-1)
+	if start == 0 {
+		start = Size
+	}
+	if start >= end {
+		return true
+	}
+	if end > uint64(len(a.state))<<Shift {
+		return false
+	}
+	for f := start >> Shift; f < end>>Shift; f++ {
+		if a.state[f] != absent {
+			return false
+		}
+	}
+	for f := start >> Shift; f < end>>Shift; f++ {
+		a.state[f] = present
+	}
+	a.total += end - start
+	a.putRange(start, end)
+	return true
+}
+
+// Order is the smallest order whose block holds size bytes, MaxOrder+1 if none.
+func Order(size uint64) int {
+	for o := 0; o <= MaxOrder; o++ {
+		if size <= Size<<o {
+			return o
+		}
+	}
+	return MaxOrder + 1
+}
+
+// AllocOrder takes one naturally aligned block of 4 KiB << order.
+func (a *Allocator) AllocOrder(order int) (phys uint64, ok bool) {
+	o := order
+	for o <= MaxOrder && a.head[o] == 0 {
+		o++
+	}
+	if o > MaxOrder {
+		return 0, false
+	}
+	p := a.head[o]
+	a.unlink(p, o)
+	for o > order { // give back the upper halves
+		o--
+		a.link(p+Size<<o, o)
+	}
+	a.free -= Size << order
+	return p, true
+}
+
+// Alloc takes size bytes (a multiple of 4 KiB, up to 1 GiB) aligned to align (a
+// power of two up to 1 GiB).
+func (a *Allocator) Alloc(size, align uint64) (phys uint64, ok bool) {
+	if size == 0 || size%Size != 0 || align&(align-1) != 0 {
+		return 0, false
+	}
+	o := Order(max(size, align))
+	if o > MaxOrder {
+		return 0, false
+	}
+	p, ok := a.AllocOrder(o)
+	if ok && size < Size<<o {
+		a.putRange(p+size, p+Size<<o)
+	}
+	return p, ok
+}
+
+// Release gives a range of frames back, all of an earlier allocation or part of
+// it. It reports false, and does nothing, when the range was not allocated.
+func (a *Allocator) Release(phys, size uint64) bool {
+	if size == 0 || phys%Size != 0 || size%Size != 0 || phys+size < phys || !a.Managed(phys, phys+size) {
+		return false
+	}
+	for p := phys; p < phys+size; p += Size {
+		if a.isFree(p) {
+			return false
+		}
+	}
+	a.putRange(phys, phys+size)
+	return true
+}
+
+// isFree reports whether the frame at p lies in a free block.
+func (a *Allocator) isFree(p uint64) bool {
+	for o := 0; o <= MaxOrder; o++ {
+		s := a.state[p&^(Size<<o-1)>>Shift]
+		if s&freeHead != 0 && int(s&^freeHead) >= o {
+			return true
+		}
+	}
+	return false
+}
+
+// putRange frees [start, end) as the largest aligned blocks that fit.
+func (a *Allocator) putRange(start, end uint64) {
+	for start < end {
+		o := 0
+		for o < MaxOrder && start&(Size<<o) == 0 && start+Size<<(o+1) <= end {
+			o++
+		}
+		a.put(start, o)
+		start += Size << o
+	}
+}
+
+// put frees one block and joins it with its free buddies.
+func (a *Allocator) put(p uint64, o int) {
+	a.free += Size << o
+	for o < MaxOrder {
+		buddy := p ^ Size<<o
+		f := buddy >> Shift
+		if f >= uint64(len(a.state)) || a.state[f] != uint8(freeHead|o) {
+			break
+		}
+		a.unlink(buddy, o)
+		p &^= Size << o
+		o++
+	}
+	a.link(p, o)
+}
+
+func (a *Allocator) links(p uint64) *links {
+	addr := a.base + uintptr(p)
+	return *(**links)(unsafe.Pointer(&addr))
+}
+
+func (a *Allocator) link(p uint64, o int) {
+	h := a.head[o]
+	*a.links(p) = links{next: h}
+	if h != 0 {
+		a.links(h).prev = p
+	}
+	a.head[o] = p
+	a.state[p>>Shift] = uint8(freeHead | o)
+}
+
+func (a *Allocator) unlink(p uint64, o int) {
+	l := *a.links(p)
+	if l.prev == 0 {
+		a.head[o] = l.next
+	} else {
+		a.links(l.prev).next = l.next
+	}
+	if l.next != 0 {
+		a.links(l.next).prev = l.prev
+	}
+	a.state[p>>Shift] = present
+}

@@ -1,0 +1,204 @@
+package kernel
+
+import (
+	"sync/atomic"
+	"unsafe"
+
+	"github.com/usbarmory/tamago/amd64/lapic"
+)
+
+// Vectors above the exceptions. Devices get 0x30 to 0xef; the legacy PIC, masked,
+// would use 0x20 to 0x2f.
+const (
+	vecNMI          = 2
+	vecDoubleFault  = 8
+	vecGP           = 13
+	vecPageFault    = 14
+	vecMachineCheck = 18
+
+	vecPIC       = 0x20
+	vecDevice    = 0x30
+	vecDeviceEnd = 0xf0
+	vecTimer     = 0xf0
+	vecResched   = 0xf1 // look at the run queue and at pending signals
+	vecFlush     = 0xf2 // answer a TLB shootdown
+	vecKick      = 0xf3 // nothing: a guest is left
+	vecSpurious  = 0xff
+)
+
+// Local APIC registers TamaGo's package does not name (SDM vol. 3, table 11-1).
+const (
+	lapicTPR       = 0x80
+	lapicESR       = 0x280
+	lapicLVTError  = 0x370
+	lapicLVTLINT0  = 0x350
+	lapicLVTLINT1  = 0x360
+	lapicInitCount = 0x380
+	lapicCurCount  = 0x390
+	lapicDivide    = 0x3e0
+
+	lvtMasked    = 1 << 16
+	svrEnable    = 1 << lapic.SVR_ENABLE
+	divideByOne  = 0xb
+	divideBy16   = 0x3
+	icrAssert    = 1 << 14
+	icrPending   = 1 << lapic.ICR_DLV_STATUS
+	apicBaseX2   = 1 << 10
+	apicBaseOn   = 1 << 11
+	apicBaseMask = 0x000f_ffff_ffff_f000
+)
+
+var (
+	lapicBase  uintptr // xAPIC registers, physical = virtual
+	x2apic     bool    // registers are MSRs
+	tscTimer   bool    // the timer takes TSC values
+	timerTicks uint64  // LAPIC timer ticks per 2^32 TSC ticks, when it does not
+)
+
+// TamaGo's lapic.LAPIC names the registers used here. Its methods are not used:
+// they know no x2APIC, and IPI waits by runtime.Gosched, which a handler must not.
+
+func lapicRead(reg uint32) uint32 {
+	if x2apic {
+		return uint32(ReadMSR(msrX2APIC + reg>>4))
+	}
+	return load32(lapicBase + uintptr(reg))
+}
+
+func lapicWrite(reg, v uint32) {
+	if x2apic {
+		WriteMSR(msrX2APIC+reg>>4, uint64(v))
+		return
+	}
+	store32(lapicBase+uintptr(reg), v)
+}
+
+// initLAPIC enables this CPU's local APIC. Everything local but the timer stays
+// masked, except NMI on LINT1.
+func initLAPIC() {
+	base := ReadMSR(msrAPICBase)
+	if x2apic {
+		WriteMSR(msrAPICBase, base|apicBaseOn|apicBaseX2)
+	} else {
+		WriteMSR(msrAPICBase, base|apicBaseOn)
+	}
+	lapicWrite(lapicTPR, 0)
+	lapicWrite(lapic.LAPIC_SVR, svrEnable|vecSpurious)
+	lapicWrite(lapicLVTLINT0, lvtMasked)
+	lapicWrite(lapicLVTLINT1, lapic.ICR_DLV_NMI)
+	lapicWrite(lapicLVTError, lvtMasked)
+	lapicWrite(lapicESR, 0)
+	if tscTimer {
+		lapicWrite(lapic.LAPIC_LVT_TIMER, lapic.TIMER_MODE_TSC_DEADLINE<<lapic.TIMER_MODE|vecTimer)
+		fence() // before the first write of the deadline (SDM vol. 3, 11.5.4.1)
+	} else {
+		lapicWrite(lapicDivide, divideByOne)
+		lapicWrite(lapic.LAPIC_LVT_TIMER, lapic.TIMER_MODE_ONE_SHOT<<lapic.TIMER_MODE|vecTimer)
+	}
+}
+
+func lapicID() uint32 {
+	if x2apic {
+		return lapicRead(lapic.LAPIC_ID)
+	}
+	return lapicRead(lapic.LAPIC_ID) >> lapic.ID
+}
+
+func eoi() { lapicWrite(lapic.LAPIC_EOI, 0) }
+
+// sendICR sends what low says to the CPU with this APIC ID. Interrupts are off, so
+// that nothing comes between the register's two halves.
+func sendICR(id uint32, low uint32) {
+	if x2apic {
+		fence() // WRMSR to x2APIC registers does not order earlier stores (SDM vol. 3, 11.12.3)
+		WriteMSR(msrX2APIC+lapic.LAPIC_ICRL>>4, uint64(id)<<32|uint64(low))
+		return
+	}
+	for load32(lapicBase+lapic.LAPIC_ICRL)&icrPending != 0 {
+		relax()
+	}
+	store32(lapicBase+lapic.LAPIC_ICRH, id<<lapic.ID)
+	store32(lapicBase+lapic.LAPIC_ICRL, low)
+}
+
+func sendIPI(c *cpu, vector uint32) {
+	if lapicBase == 0 && !x2apic {
+		return // no local APIC, so there is no other CPU
+	}
+	sendICR(c.apicID, icrAssert|vector)
+}
+
+// KickCPU sends an interrupt that makes a CPU leave its guest and does nothing
+// else. It may be called anywhere, also inside Privileged.
+func KickCPU(cpu int) {
+	if !Running() || cpu < 0 || uint64(cpu) >= ncpu {
+		return
+	}
+	k := kick{cpu: uint64(cpu)}
+	critical(kickCPU, unsafe.Pointer(&k))
+}
+
+type kick struct{ cpu uint64 }
+
+func kickCPU(arg unsafe.Pointer) { sendIPI(cpuAt((*kick)(arg).cpu), vecKick) }
+
+// armTimer sets this CPU's timer for the earliest of: a sleeping thread's
+// deadline, the end of the current thread's slice if others wait, a guest's timer.
+// A timer that is set for earlier is left alone: it comes, and sets itself anew.
+func armTimer(c *cpu) {
+	want := c.guestTimer
+	c.tqLock.lock()
+	e, ok := c.tq.First()
+	c.tqLock.unlock()
+	if ok {
+		want = earlier(want, tscAt(e.Deadline))
+	}
+	if c.cur != c.idle && atomic.LoadUint32(&c.rq.n) != 0 {
+		want = earlier(want, tscAt(c.switchedAt+slice))
+	}
+	if want != 0 && (c.armed == 0 || want < c.armed) {
+		setHardwareTimer(c, want)
+	}
+}
+
+// earlier is the smaller of two times of which 0 means none.
+func earlier(a, b uint64) uint64 {
+	if a == 0 || b != 0 && b < a {
+		return b
+	}
+	return a
+}
+
+func setHardwareTimer(c *cpu, tsc uint64) {
+	c.armed = tsc
+	if tscTimer {
+		WriteMSR(msrTSCDeadline, tsc)
+		return
+	}
+	n := uint64(1)
+	if now := TSC(); tsc > now {
+		n = mulShift32(min(tsc-now, 1<<40), timerTicks) + 1
+	}
+	lapicWrite(lapicInitCount, uint32(min(n, 1<<32-1)))
+}
+
+// timerInterrupt answers vecTimer.
+func timerInterrupt(c *cpu) {
+	c.armed = 0
+	c.stat.timers++
+	if c.guestTimer != 0 && TSC() >= c.guestTimer {
+		c.guestTimer = 0
+	}
+	expire(c, Nanotime())
+	armTimer(c)
+}
+
+// SetTimer makes a timer interrupt hit this CPU at or before host TSC value tsc.
+// 0 says that it is not needed any more. It may be called only inside Privileged.
+func SetTimer(tsc uint64) {
+	c := this()
+	c.guestTimer = tsc
+	if tsc != 0 && (c.armed == 0 || tsc < c.armed) {
+		setHardwareTimer(c, tsc)
+	}
+}
