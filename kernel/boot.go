@@ -47,7 +47,7 @@ func start(info uintptr, magic uintptr) {
 	setStacks()
 
 	if rsdp = boot.RSDP; rsdp == 0 {
-		rsdp = acpi.FindRSDP(bootMemory{})
+		rsdp = acpi.FindRSDP(tableMemory{})
 	}
 	findAPICs()
 	initLAPIC()
@@ -71,7 +71,7 @@ func start(info uintptr, magic uintptr) {
 // base addresses have 32 bits, can reach them.
 func findAPICs() {
 	madt.LAPIC = ReadMSR(msrAPICBase) & apicBaseMask
-	if t := acpi.Table(bootMemory{}, rsdp, "APIC", 0); t != nil {
+	if t := acpi.Table(tableMemory{}, rsdp, "APIC", 0); t != nil {
 		acpi.ParseMADT(t, &madt)
 	} else {
 		print1("kernel: no ACPI MADT: one CPU, no IOAPIC\n")
@@ -180,11 +180,36 @@ func RSDP() uint64 { return rsdp }
 
 // ACPITable returns the first ACPI table with this signature, its checksum
 // verified, or nil.
-func ACPITable(sig string) []byte { return acpi.Table(bootMemory{}, rsdp, sig, 0) }
+func ACPITable(sig string) []byte {
+	if !running || len(sig) != 4 {
+		return nil
+	}
+	t := tableCall{sig: [4]byte([]byte(sig))}
+	critical(findTable, unsafe.Pointer(&t))
+	return bytesAt(t.at, t.size)
+}
+
+type tableCall struct {
+	sig      [4]byte
+	at, size uintptr
+}
+
+// findTable runs in the kernel because it may have to map pages.
+func findTable(arg unsafe.Pointer) {
+	t := (*tableCall)(arg)
+	if b := acpi.Table(tableMemory{}, rsdp, string(t.sig[:]), 0); b != nil {
+		t.at, t.size = uintptr(unsafe.Pointer(&b[0])), uintptr(len(b))
+	}
+}
+
+// symbolsReady says that the runtime has read its symbol table.
+var symbolsReady bool
+
+func init() { symbolsReady = true }
 
 // symbol names the function that holds pc, for reports.
 func symbol(pc uintptr) string {
-	if pc < imageText() || pc >= imageEtext() {
+	if !symbolsReady || pc < imageText() || pc >= imageEtext() {
 		return ""
 	}
 	if f := runtime.FuncForPC(pc); f != nil {

@@ -25,8 +25,12 @@ func outOfMemory() {
 	stop()
 }
 
+// beginReport stops whoever reports second: a fault inside a report, or another
+// CPU's.
 func beginReport() {
-	atomic.StoreUint32(&stopping, 1)
+	if atomic.SwapUint32(&stopping, 1) != 0 {
+		haltForever()
+	}
 	print1("\n")
 }
 

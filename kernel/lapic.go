@@ -38,6 +38,7 @@ const (
 	lapicDivide    = 0x3e0
 
 	lvtMasked    = 1 << 16
+	lvtExtINT    = 7 << 8
 	svrEnable    = 1 << lapic.SVR_ENABLE
 	divideByOne  = 0xb
 	divideBy16   = 0x3
@@ -84,7 +85,13 @@ func initLAPIC() {
 	}
 	lapicWrite(lapicTPR, 0)
 	lapicWrite(lapic.LAPIC_SVR, svrEnable|vecSpurious)
-	lapicWrite(lapicLVTLINT0, lvtMasked)
+	if this().index == 0 {
+		// The 8259s, all masked, stay wired through: QEMU, having seen one of
+		// their interrupts before they were masked, would else deliver vector -1.
+		lapicWrite(lapicLVTLINT0, lvtExtINT)
+	} else {
+		lapicWrite(lapicLVTLINT0, lvtMasked)
+	}
 	lapicWrite(lapicLVTLINT1, lapic.ICR_DLV_NMI)
 	lapicWrite(lapicLVTError, lvtMasked)
 	lapicWrite(lapicESR, 0)

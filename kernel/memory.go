@@ -48,6 +48,22 @@ func (bootMemory) Bytes(addr, n uint64) []byte {
 	return bytesAt(direct(addr), uintptr(n))
 }
 
+// tableMemory reads firmware's tables, which may lie in memory the map calls
+// reserved: pages the direct map lacks are added to it, read-only.
+type tableMemory struct{}
+
+func (tableMemory) Bytes(addr, n uint64) []byte {
+	if addr+n < addr || addr+n > directLimit || n == 0 {
+		return nil
+	}
+	for p := addr &^ (pageSize - 1); p < addr+n; p += pageSize {
+		if !physMapped(p) && !mapRange(direct(p), p, pageSize, pteGlobal|pteNX, pageSize) {
+			return nil
+		}
+	}
+	return bytesAt(direct(addr), uintptr(n))
+}
+
 // A span is a range of physical addresses.
 type span struct{ start, end uint64 }
 

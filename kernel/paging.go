@@ -127,8 +127,10 @@ func buildTables() {
 		page = hugePage
 	}
 	text, etext := uint64(imageText()), uint64(imageEtext())
-	ro, ero := uint64(imageRodata()), uint64(imageErodata())
-	data, end := uint64(imageData()), uint64(imageEnd())
+	// The read-only segment goes on after rodata's end with the runtime's tables, up
+	// to the page where variables begin.
+	ro, data, end := uint64(imageRodata()), uint64(imageData()), uint64(imageEnd())
+	ero := data &^ (pageSize - 1)
 	up := func(v uint64) uint64 { return (v + pageSize - 1) &^ (pageSize - 1) }
 	down := func(v uint64) uint64 { return v &^ (pageSize - 1) }
 	ok := mapRange(uintptr(down(text)), down(text), up(etext)-down(text), pteGlobal, pageSize) &&

@@ -4,8 +4,13 @@
 // for must find a handler too (Bochs delivers spurious IRQ 7s). Exceptions 8,
 // 10-14, 17, 21, 29 and 30 push an error code themselves (SDM vol. 3, table 6-1;
 // APM vol. 2, table 8-1).
-#define V(n) PCALIGN $16; PUSHQ $0; PUSHQ $n; JMP ·trapCommon(SB)
-#define E(n) PCALIGN $16; PUSHQ $n; JMP ·trapCommon(SB)
+//
+// The pushes are spelt as bytes: the assembler would add up their effect on SP from
+// stub to stub.
+#define PUSH_ZERO BYTE $0x6a; BYTE $0
+#define PUSH_VECTOR(n) BYTE $0x68; LONG $(n)
+#define V(n) PCALIGN $16; PUSH_ZERO; PUSH_VECTOR(n); JMP ·trapCommon(SB)
+#define E(n) PCALIGN $16; PUSH_VECTOR(n); JMP ·trapCommon(SB)
 #define V4(n) V(n); V(n+1); V(n+2); V(n+3)
 #define V16(n) V4(n); V4(n+4); V4(n+8); V4(n+12)
 

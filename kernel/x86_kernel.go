@@ -114,12 +114,11 @@ func addrMSRFault() uintptr
 func imageText() uintptr
 func imageEtext() uintptr
 func imageRodata() uintptr
-func imageErodata() uintptr
 func imageData() uintptr
 func imageEnd() uintptr
 
 // ptr makes a pointer of an address of memory that the Go runtime does not own.
-func ptr(a uintptr) unsafe.Pointer { return *(*unsafe.Pointer)(unsafe.Pointer(&a)) }
+func ptr(a uintptr) unsafe.Pointer { return unsafe.Add(unsafe.Pointer(nil), a) }
 
 func ld8(a uintptr) uint8      { return *(*uint8)(ptr(a)) }
 func ld32(a uintptr) uint32    { return *(*uint32)(ptr(a)) }

@@ -192,8 +192,7 @@ func (a *Allocator) put(p uint64, o int) {
 }
 
 func (a *Allocator) links(p uint64) *links {
-	addr := a.base + uintptr(p)
-	return *(**links)(unsafe.Pointer(&addr))
+	return (*links)(unsafe.Add(unsafe.Pointer(nil), a.base+uintptr(p)))
 }
 
 func (a *Allocator) link(p uint64, o int) {
