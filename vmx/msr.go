@@ -1,0 +1,101 @@
+package vmx
+
+import "godwit/vmm/vcpu"
+
+// regOfMSR is the register behind an MSR whose writes exit but are handled here.
+func regOfMSR(msr uint32) (vcpu.Reg, bool) {
+	switch msr {
+	case msrEFER:
+		return vcpu.EFER, true
+	case msrSTAR:
+		return vcpu.STAR, true
+	case msrLSTAR:
+		return vcpu.LSTAR, true
+	case msrCSTAR:
+		return vcpu.CSTAR, true
+	case msrSFMASK:
+		return vcpu.SFMASK, true
+	case msrTSCAux:
+		return vcpu.TSCAux, true
+	case msrDebugCtl:
+		return vcpu.DebugCtl, true
+	case msrXSS:
+		return vcpu.XSS, true
+	}
+	return 0, false
+}
+
+// shown tells whether the model has the MSR.
+func (v *VCPU) shown(r vcpu.Reg) bool {
+	switch r {
+	case vcpu.TSCAux:
+		return v.s.cfg.CPUID.RDTSCP
+	case vcpu.XSS:
+		return v.s.cfg.CPUID.XSAVES
+	}
+	return true
+}
+
+func (v *VCPU) onRDMSR(e *vcpu.Exit, _ uint64) bool {
+	g := &v.frame.regs.GPR
+	e.MSR = uint32(g[vcpu.RCX])
+	if r, ok := regOfMSR(e.MSR); ok && v.shown(r) {
+		v.fetch(groupOf[r])
+		g[vcpu.RAX], g[vcpu.RDX] = v.reg[r]&0xffffffff, v.reg[r]>>32
+		v.stats.Exits[vcpu.ExitRDMSR]++
+		return v.skip()
+	}
+	return v.leaveInsn(vcpu.ExitRDMSR)
+}
+
+func (v *VCPU) onWRMSR(e *vcpu.Exit, _ uint64) bool {
+	g := &v.frame.regs.GPR
+	e.MSR = uint32(g[vcpu.RCX])
+	e.Value = g[vcpu.RAX]&0xffffffff | g[vcpu.RDX]<<32
+	r, ok := regOfMSR(e.MSR)
+	if !ok || !v.shown(r) {
+		return v.leaveInsn(vcpu.ExitWRMSR)
+	}
+	v.stats.Exits[vcpu.ExitWRMSR]++
+	if !v.writeMSR(r, e.Value) {
+		return v.raise(vcpu.GP())
+	}
+	return v.skip()
+}
+
+// writeMSR changes an MSR while the guest's are loaded.
+func (v *VCPU) writeMSR(r vcpu.Reg, x uint64) bool {
+	p := &v.s.cfg.CPUID
+	if checkPlain(r, x, p) != fine {
+		return false
+	}
+	v.fetch(groupOf[r])
+	switch r {
+	case vcpu.EFER:
+		n, f := checkEFERWrite(x, v.reg[vcpu.EFER], v.reg[vcpu.CR0], p)
+		if f != fine {
+			return false
+		}
+		v.setEFER(n)
+		if v.lastCPU == nowhere {
+			v.lastCPU = v.home
+			if v.vpid != 0 && !v.b.flushTag(v.vpid, false) {
+				v.blame(troubleFlush, fVPID, uint64(v.vpid))
+			}
+		}
+		return true
+	case vcpu.STAR:
+		v.m.wrmsr(msrSTAR, x)
+	case vcpu.LSTAR:
+		v.m.wrmsr(msrLSTAR, x)
+	case vcpu.CSTAR:
+		v.m.wrmsr(msrCSTAR, x)
+	case vcpu.SFMASK:
+		v.m.wrmsr(msrSFMASK, x)
+	case vcpu.TSCAux:
+		v.m.wrmsr(msrTSCAux, x)
+	}
+	v.reg[r] = x
+	v.changed |= groupOf[r]
+	return true
+}
