@@ -20,10 +20,15 @@ func Find(b *pci.Bus) []*pci.Function {
 	return b.Find(0x8086_100e, 0x8086_10d3)
 }
 
+// ModelOf tells which controller a function is.
+func ModelOf(f *pci.Function) Model { return models[id(f)] }
+
+func id(f *pci.Function) uint32 { return uint32(f.Vendor)<<16 | uint32(f.Device) }
+
 // Start claims a controller and opens it, its interrupts on the given CPU. The
 // returned function closes it and gives it back.
 func Start(f *pci.Function, cpu int, h nic.Handler) (d *Device, stop func() error, err error) {
-	model, ok := models[uint32(f.Vendor)<<16|uint32(f.Device)]
+	model, ok := models[id(f)]
 	if !ok {
 		return nil, nil, fmt.Errorf("e1000: %v is not a controller this driver knows", f)
 	}

@@ -49,3 +49,14 @@ func (d *Device) clearStatistics() {
 		d.regs.Read32(reg)
 	}
 }
+
+// Counters names the counters for the console.
+func (d *Device) Counters() map[string]uint64 {
+	s := d.Stats()
+	return map[string]uint64{
+		"rxFrames": s.RxFrames, "rxBytes": s.RxBytes, "rxErrors": s.RxErrors, "rxCRCErrors": s.RxCRCErrors,
+		"rxMissed": s.RxMissed, "rxNoBuffer": s.RxNoBuffer,
+		"txFrames": s.TxFrames, "txBytes": s.TxBytes, "txErrors": s.TxErrors,
+		"interrupts": s.Interrupts, "resets": s.Resets,
+	}
+}
