@@ -96,7 +96,7 @@ func (l *LAPIC) writeX2(reg uint32, v uint64) bool {
 // baseValid tells whether v could be in IA32_APIC_BASE.
 func (l *LAPIC) baseValid(v uint64) bool {
 	const low = baseBSP | baseX2 | baseEnable
-	address := uint64(1)<<l.cfg.PhysBits - 1&^0xfff
+	address := (uint64(1)<<l.cfg.PhysBits - 1) &^ 0xfff
 	return v&^(low|address) == 0 && v&(baseX2|baseEnable) != baseX2
 }
 

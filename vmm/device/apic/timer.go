@@ -19,7 +19,7 @@ func timerMode(lvt uint32) uint32 { return lvt >> 17 & 3 }
 
 // shift is log2 of what a divide configuration divides by (SDM vol. 3, figure
 // 10-10): 000b means 2, 110b 128 and 111b 1.
-func shift(divide uint32) uint32 { return (divide&3 | divide>>1&4) + 1&7 }
+func shift(divide uint32) uint32 { return ((divide&3 | divide>>1&4) + 1) & 7 }
 
 // period is the time from initial count to zero. self.mu is held.
 func (l *LAPIC) period() int64 { return int64(l.self.initial) << shift(l.self.divide) }

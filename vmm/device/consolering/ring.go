@@ -148,7 +148,7 @@ func (r *Ring) LoadState(_ uint16, rd *state.Reader) error {
 	if rd.Err() != nil {
 		return rd.Err()
 	}
-	if end < int64(len(text)) || end > 1<<62 || len(text) < Size && end != int64(len(text)) && len(text) < first {
+	if end < 0 || end > 1<<62 || int64(len(text)) != min(end, Size) {
 		return fmt.Errorf("%d bytes are kept of a text of %d", len(text), end)
 	}
 	r.mu.Lock()
