@@ -45,7 +45,7 @@ var errStuck = errors.New("the other host is alive but did not finish its step i
 //
 // Time is counted in ticks. Each call of the connection's Read and Write leaves
 // the tick at which it began, and the watchdog ends the link when one is too
-// old. So hot paths set no timers, and tests need no clock.
+// old. So hot paths set no timers.
 type link struct {
 	conn    net.Conn
 	silence int64 // ticks
@@ -62,7 +62,7 @@ type link struct {
 	sent    atomic.Bool  // something, since the last tick
 	chatty  atomic.Bool  // greetings are over: keep-alives may be sent
 
-	wmu  sync.Mutex // held while a frame is written
+	pen  chan struct{} // holds one value, which whoever writes a frame takes
 	wseq uint32
 
 	rseq uint32
@@ -74,14 +74,15 @@ type link struct {
 const maxWrite = 256 << 10
 
 // newLink takes conn and ends with parent. Then, and only then, the peer is sent
-// the Fail that farewell makes, if any. ticks gives the watchdog
-// its ticks and how to stop them; nil stands for a real ticker.
-func newLink(parent context.Context, conn net.Conn, t Timing, ticks func() (<-chan time.Time, func()), farewell func(error) *PeerError) *link {
+// the Fail that farewell makes, if any.
+func newLink(parent context.Context, conn net.Conn, t Timing, farewell func(error) *PeerError) *link {
 	l := &link{
 		conn:    conn,
 		silence: max(1, int64(t.Silence/t.Tick)),
 		step:    max(1, int64(t.Step/t.Tick)),
+		pen:     make(chan struct{}, 1),
 	}
+	l.pen <- struct{}{}
 	l.ctx, l.fail = context.WithCancelCause(context.Background())
 	l.now.Store(1)
 	context.AfterFunc(l.ctx, func() {
@@ -92,12 +93,9 @@ func newLink(parent context.Context, conn net.Conn, t Timing, ticks func() (<-ch
 	l.done.Add(1)
 	go func() {
 		defer l.done.Done()
-		if ticks == nil {
-			ticks = func() (<-chan time.Time, func()) { tk := time.NewTicker(t.Tick); return tk.C, tk.Stop }
-		}
-		c, stop := ticks()
-		defer stop()
-		if l.watch(c, parent.Done()) {
+		tick := time.NewTicker(t.Tick)
+		defer tick.Stop()
+		if l.watch(tick.C, parent.Done()) {
 			why := context.Cause(parent)
 			if farewell != nil {
 				if f := farewell(why); f != nil {
@@ -147,12 +145,12 @@ func (l *link) watch(ticks <-chan time.Time, parent <-chan struct{}) bool {
 		}
 		// A frame being written is sign of life enough. The keep-alive has a
 		// goroutine of its own because it can block, and this one must not.
-		if !l.sent.Swap(false) && l.chatty.Load() && l.wmu.TryLock() {
+		if !l.sent.Swap(false) && l.chatty.Load() && l.tryPen() {
 			l.done.Add(1)
 			go func() {
 				defer l.done.Done()
-				defer l.wmu.Unlock()
 				l.write(msgAlive, newFrame().Bytes())
+				l.pen <- struct{}{}
 			}()
 		}
 	}
@@ -165,17 +163,31 @@ func (l *link) awaited() { l.waiting.Store(0) }
 
 // send writes one frame. b has room for the header in front of the payload.
 func (l *link) send(t msgType, b []byte) error {
-	l.wmu.Lock()
-	defer l.wmu.Unlock()
-	return l.write(t, b)
+	select {
+	case <-l.pen:
+	case <-l.ctx.Done():
+		return l.err()
+	}
+	err := l.write(t, b)
+	l.pen <- struct{}{}
+	return err
+}
+
+func (l *link) tryPen() bool {
+	select {
+	case <-l.pen:
+		return true
+	default:
+		return false
+	}
 }
 
 // trySend is send for a last word: it gives up if a frame is stuck half-way.
 func (l *link) trySend(t msgType, b []byte) {
-	if l.wmu.TryLock() {
+	if l.tryPen() {
 		l.conn.SetWriteDeadline(time.Now().Add(time.Second))
 		l.write(t, b)
-		l.wmu.Unlock()
+		l.pen <- struct{}{}
 	}
 }
 

@@ -22,8 +22,6 @@ type Config struct {
 
 	MaxIncoming int    // guests arriving at once; zero: 4
 	MaxMemory   uint64 // bytes of RAM a guest may bring; zero: 256 GiB
-
-	ticks func() (<-chan time.Time, func()) // tests drive watchdogs by it
 }
 
 // Options of one migration. The zero value of each field is its default.

@@ -41,7 +41,7 @@ func TestAGuestMovesTenTimesBackAndForthAndOnToAThird(t *testing.T) {
 	for hs[2].guest("g").writes.Load() == before {
 		time.Sleep(time.Millisecond)
 	}
-	p.end()
+	p.end(w)
 	checkGoroutines(t, n)
 }
 
@@ -99,7 +99,7 @@ func TestAMissingFlushIsFoundOut(t *testing.T) {
 		bad := g.bad.Swap(false)
 		g.halt()
 		g.bad.Store(false)
-		p.end()
+		p.end(w)
 		if bad {
 			return
 		}
@@ -136,7 +136,7 @@ func TestFailuresOfTheMachineLeaveTheGuestAtTheSource(t *testing.T) {
 			if w.where("g") != hs[1] || hs[0].pages() != 0 {
 				t.Fatal("not there")
 			}
-			p.end()
+			p.end(w)
 			checkGoroutines(t, n)
 		})
 	}
@@ -164,7 +164,7 @@ func TestCancelWorksInEveryStateUpToTheCommit(t *testing.T) {
 			} else if told != ErrTooLate || err != nil || w.where("g") != hs[1] {
 				t.Fatalf("cancel: %v; migrate: %v, %+v", told, err, r)
 			}
-			p.end()
+			p.end(w)
 			if got := hs[0].pages() + hs[1].pages(); got != 64 {
 				t.Errorf("%d pages in all", got)
 			}
@@ -193,7 +193,7 @@ func TestAContextCancels(t *testing.T) {
 	if w.where("g") != hs[0] {
 		t.Fatal("gone")
 	}
-	p.end()
+	p.end(w)
 }
 
 func TestAGuestThatNeverConvergesIsGivenUpOrStoppedAnyway(t *testing.T) {
@@ -216,7 +216,7 @@ func TestAGuestThatNeverConvergesIsGivenUpOrStoppedAnyway(t *testing.T) {
 				time.Sleep(time.Millisecond)
 			}
 		}
-		p.end()
+		p.end(w)
 	}
 }
 
@@ -248,6 +248,6 @@ func TestATargetRefusesWhatItCannotTake(t *testing.T) {
 	if _, err := hs[1].m.Migrate(context.Background(), "h", "b", Options{}); err == nil || !strings.Contains(err.Error(), "same host") {
 		t.Error(err)
 	}
-	p.end()
+	p.end(w)
 	hs[0].guest("g").halt()
 }

@@ -26,9 +26,10 @@ const wordsPerPage = PageSize / 8
 
 // A world watches that no guest runs twice.
 type world struct {
-	t  testing.TB
-	mu sync.Mutex
-	on map[string]*simHost // guest: where it runs
+	t     testing.TB
+	mu    sync.Mutex
+	on    map[string]*simHost // guest: where it runs
+	hosts []*simHost
 }
 
 func newWorld(t testing.TB) *world { return &world{t: t, on: map[string]*simHost{}} }
@@ -74,18 +75,16 @@ type simHost struct {
 	lazy   bool             // broken on purpose: Harvest does not flush
 }
 
-var simTiming = Timing{Tick: 10 * time.Millisecond, Silence: 200 * time.Millisecond, Step: 5 * time.Second, Dial: time.Second, Pause: time.Second, Retry: 5 * time.Millisecond}
+var simTiming = Timing{Tick: 10 * time.Millisecond, Silence: 200 * time.Millisecond, Step: time.Second, Dial: time.Second, Pause: time.Second, Retry: 50 * time.Millisecond}
 
 // newHost makes a host that dials by dial.
 func (w *world) newHost(name string, dial func(ctx context.Context, address string) (net.Conn, error)) *simHost {
 	h := &simHost{w: w, name: name, guests: map[string]*simGuest{}, limit: 1 << 20, breaks: map[string]error{}}
-	h.boot(Config{Dial: dial, Timing: simTiming})
+	h.m = NewManager(Config{Target: h, Find: h.find, Dial: dial, Timing: simTiming})
+	w.mu.Lock()
+	w.hosts = append(w.hosts, h)
+	w.mu.Unlock()
 	return h
-}
-
-func (h *simHost) boot(c Config) {
-	c.Target, c.Find = h, h.find
-	h.m = NewManager(c)
 }
 
 func (h *simHost) find(name string) (Guest, error) {
@@ -563,13 +562,13 @@ func (p *pipes) add(w *world, names ...string) (hs []*simHost) {
 	return hs
 }
 
-// end closes all hosts and checks that nothing is left running.
-func (p *pipes) end() {
-	for _, h := range p.hosts {
+// end closes all hosts and checks that no guest found its memory changed.
+func (p *pipes) end(w *world) {
+	for _, h := range w.hosts {
 		h.m.Close()
 	}
 	p.all.Wait()
-	for _, h := range p.hosts {
+	for _, h := range w.hosts {
 		h.mu.Lock()
 		for _, g := range h.guests {
 			if g.running {

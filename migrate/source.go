@@ -296,7 +296,7 @@ func (g *Migration) greet(ctx context.Context, p purpose) (*link, helloReply, er
 	if err != nil {
 		return nil, helloReply{}, fmt.Errorf("migrate: connecting to %s: %w", g.address, err)
 	}
-	l := newLink(ctx, conn, t, g.m.cfg.ticks, func(why error) *PeerError {
+	l := newLink(ctx, conn, t, func(why error) *PeerError {
 		// Cancelled. After the commit there is nothing to take back.
 		if g.State() >= Committing {
 			return nil

@@ -129,7 +129,7 @@ const maxGreeting = 8
 
 // ServeConn serves one connection to its end.
 func (m *Manager) ServeConn(conn net.Conn) {
-	l := newLink(m.ctx, conn, m.cfg.Timing, m.cfg.ticks, nil)
+	l := newLink(m.ctx, conn, m.cfg.Timing, nil)
 	defer l.close(net.ErrClosed)
 	s := &session{m: m, l: l}
 	err := s.run()
