@@ -252,6 +252,16 @@ func (t *Tables) MarkDirty(gpa, size uint64) {
 	d.setRange(gpa/PageSize, (gpa+min(size, t.opt.Limit-gpa)-1)/PageSize)
 }
 
+// Dirty tells whether the page at gpa counts as written now. It takes no lock.
+func (t *Tables) Dirty(gpa uint64) bool {
+	d := t.dirty.Load()
+	if d == nil || gpa >= t.opt.Limit {
+		return false
+	}
+	gfn := gpa / PageSize
+	return atomic.LoadUint64(&(*d)[gfn/64])>>(gfn%64)&1 != 0
+}
+
 // Log records the writes that the processor's page-modification log tells of (SDM
 // vol. 3, section 29.3.6).
 func (t *Tables) Log(gpas []uint64) {
