@@ -1,0 +1,174 @@
+package vmm
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"godwit/vmm/device"
+)
+
+// A portRange is claimed by a device.
+type portRange struct {
+	first, last uint16
+	dev         device.PortDevice
+}
+
+// An mmioRange is claimed by a device.
+type mmioRange struct {
+	start, size uint64
+	dev         device.MMIODevice
+}
+
+// bus finds the device behind an address. Looking up takes no lock: tables are
+// sorted slices that are replaced whole when one changes, which happens when a
+// guest moves a PCI BAR.
+type bus struct {
+	ports atomic.Pointer[[]portRange]
+	mmio  atomic.Pointer[[]mmioRange]
+
+	lostPort atomic.Uint64 // accesses that no device answered
+	lostMMIO atomic.Uint64
+
+	mu sync.Mutex // serialises changes
+}
+
+func newBus() *bus {
+	b := new(bus)
+	b.ports.Store(new([]portRange))
+	b.mmio.Store(new([]mmioRange))
+	return b
+}
+
+// AddPorts gives n ports from first on to d.
+func (b *bus) AddPorts(first, n uint16, d device.PortDevice) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	r := portRange{first, first + n - 1, d}
+	if n == 0 || r.last < r.first {
+		return fmt.Errorf("ports %#x+%#x wrap around or are none", first, n)
+	}
+	old := *b.ports.Load()
+	i, _ := slices.BinarySearchFunc(old, first, func(x portRange, p uint16) int { return int(x.first) - int(p) })
+	if i > 0 && old[i-1].last >= first || i < len(old) && old[i].first <= r.last {
+		return fmt.Errorf("ports %#x+%#x are taken", first, n)
+	}
+	t := slices.Insert(slices.Clone(old), i, r)
+	b.ports.Store(&t)
+	return nil
+}
+
+// RemovePorts takes the range that begins at first away.
+func (b *bus) RemovePorts(first uint16) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t := slices.DeleteFunc(slices.Clone(*b.ports.Load()), func(r portRange) bool { return r.first == first })
+	b.ports.Store(&t)
+}
+
+// AddMMIO gives a window to d.
+func (b *bus) AddMMIO(start, size uint64, d device.MMIODevice) error {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if size == 0 || start+size < start {
+		return fmt.Errorf("window %#x+%#x is empty or wraps around", start, size)
+	}
+	old := *b.mmio.Load()
+	i := 0
+	for i < len(old) && old[i].start < start {
+		i++
+	}
+	if i > 0 && old[i-1].start+old[i-1].size > start || i < len(old) && old[i].start < start+size {
+		return fmt.Errorf("window %#x+%#x is taken", start, size)
+	}
+	t := slices.Insert(slices.Clone(old), i, mmioRange{start, size, d})
+	b.mmio.Store(&t)
+	return nil
+}
+
+// RemoveMMIO takes the window that begins at start away.
+func (b *bus) RemoveMMIO(start uint64) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	t := slices.DeleteFunc(slices.Clone(*b.mmio.Load()), func(r mmioRange) bool { return r.start == start })
+	b.mmio.Store(&t)
+}
+
+func (b *bus) port(p uint16) device.PortDevice {
+	t := *b.ports.Load()
+	lo, hi := 0, len(t)
+	for lo < hi {
+		m := int(uint(lo+hi) >> 1)
+		switch r := &t[m]; {
+		case p < r.first:
+			hi = m
+		case p > r.last:
+			lo = m + 1
+		default:
+			return r.dev
+		}
+	}
+	return nil
+}
+
+// In reads a port; nobody's ports read as ones, as on a PC's bus.
+func (b *bus) In(p uint16, size int) uint32 {
+	if d := b.port(p); d != nil {
+		return d.In(p, size)
+	}
+	b.lostPort.Add(1)
+	return uint32(1<<(8*uint(size)) - 1)
+}
+
+func (b *bus) Out(p uint16, size int, v uint32) {
+	if d := b.port(p); d != nil {
+		d.Out(p, size, v)
+		return
+	}
+	b.lostPort.Add(1)
+}
+
+// window finds the device whose window holds n bytes at gpa.
+func (b *bus) window(gpa, n uint64) (device.MMIODevice, uint64) {
+	t := *b.mmio.Load()
+	lo, hi := 0, len(t)
+	for lo < hi {
+		m := int(uint(lo+hi) >> 1)
+		switch r := &t[m]; {
+		case gpa < r.start:
+			hi = m
+		case gpa-r.start >= r.size:
+			lo = m + 1
+		default:
+			if off := gpa - r.start; n <= r.size-off {
+				return r.dev, off
+			}
+			return nil, 0
+		}
+	}
+	return nil, 0
+}
+
+func (b *bus) ReadMMIO(gpa uint64, p []byte) {
+	if d, off := b.window(gpa, uint64(len(p))); d != nil && powerOfTwo(len(p)) {
+		d.ReadMMIO(off, p)
+		return
+	}
+	b.lostMMIO.Add(1)
+	for i := range p {
+		p[i] = 0xff
+	}
+}
+
+func (b *bus) WriteMMIO(gpa uint64, p []byte) {
+	if d, off := b.window(gpa, uint64(len(p))); d != nil && powerOfTwo(len(p)) {
+		d.WriteMMIO(off, p)
+		return
+	}
+	b.lostMMIO.Add(1)
+}
+
+// powerOfTwo: a piece of an access that crosses a page can have any length, and
+// devices take 1, 2, 4 and 8.
+func powerOfTwo(n int) bool { return n&(n-1) == 0 }

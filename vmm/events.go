@@ -1,0 +1,76 @@
+package vmm
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+)
+
+// An Event is something the operator should know about a machine.
+type Event struct {
+	Time time.Time `json:"time"`
+	Text string    `json:"text"`
+}
+
+// keepEvents is how many a machine remembers.
+const keepEvents = 32
+
+type events struct {
+	mu   sync.Mutex
+	list []Event
+	told map[string]bool // messages that are given once
+}
+
+// event notes something and tells the operator.
+func (vm *VM) event(format string, a ...any) {
+	text := fmt.Sprintf(format, a...)
+	vm.events.mu.Lock()
+	if len(vm.events.list) == keepEvents {
+		vm.events.list = slices.Delete(vm.events.list, 0, 1)
+	}
+	vm.events.list = append(vm.events.list, Event{vm.host.WallClock(), text})
+	vm.events.mu.Unlock()
+	if vm.host.Log != nil {
+		vm.host.Log(fmt.Sprintf("vm %s: %s", vm.cfg.Name, text))
+	}
+}
+
+// once is event for what a guest could repeat for ever.
+func (vm *VM) once(key, format string, a ...any) {
+	vm.events.mu.Lock()
+	told := vm.events.told[key] || len(vm.events.told) >= 256
+	vm.events.told[key] = true
+	vm.events.mu.Unlock()
+	if !told {
+		vm.event(format, a...)
+	}
+}
+
+// Events are the last ones.
+func (vm *VM) Events() []Event {
+	vm.events.mu.Lock()
+	defer vm.events.mu.Unlock()
+	return slices.Clone(vm.events.list)
+}
+
+// unknownMSR counts an access of a register that does not exist and notes the
+// first of each.
+func (vm *VM) unknownMSR(c *cpu, msr uint32, write bool) {
+	c.stats.badMSR.Add(1)
+	verb := "reads"
+	if write {
+		verb = "writes"
+	}
+	if !vm.host.Quiet {
+		vm.once(fmt.Sprintf("msr %x %v", msr, write), "the guest %s MSR %#x, which this CPU model does not have: it got #GP", verb, msr)
+	}
+}
+
+// haltedForGood: a processor that halted with interrupts off goes on only for an
+// NMI or INIT; for the boot processor that is the guest's end.
+func (vm *VM) haltedForGood(c *cpu) {
+	if c.index == 0 {
+		vm.once("halt", "CPU 0 halted with interrupts off: the guest has stopped without powering off")
+	}
+}

@@ -1,0 +1,390 @@
+package vmm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"godwit/vmm/acpi"
+	"godwit/vmm/loader"
+	"godwit/vmm/vcpu"
+)
+
+// A Status is where a machine is in its life.
+//
+//	        Start                 Pause
+//	Stopped -------> Running <-------------> Paused
+//	   ^               | | |      Resume       |
+//	   |  power-off,   | | | the guest's fault |
+//	   +---- Stop -----+ | +------> Crashed    |
+//	   |                 |             |       |
+//	   +---------------- | <--- Stop --+-------+
+//	                     v Reset: Running again
+//
+// Delete leads from any but Running to Deleted, where nothing leads on.
+type Status uint32
+
+const (
+	Stopped Status = iota // never started, or powered off
+	Running
+	Paused
+	Crashed
+	Deleted
+	numStatus
+)
+
+var statusNames = [numStatus]string{"stopped", "running", "paused", "crashed", "deleted"}
+
+func (s Status) String() string {
+	if s < numStatus {
+		return statusNames[s]
+	}
+	return fmt.Sprintf("status %d", uint32(s))
+}
+
+// transitions are all there are, as bits of the Statuses that follow one.
+var transitions = [numStatus]uint32{
+	Stopped: 1<<Running | 1<<Paused | 1<<Deleted, // Paused: loaded with a migrated machine's state
+	Running: 1<<Stopped | 1<<Paused | 1<<Crashed,
+	Paused:  1<<Running | 1<<Stopped | 1<<Crashed | 1<<Deleted,
+	Crashed: 1<<Stopped | 1<<Running | 1<<Deleted, // Running: reset
+}
+
+// Status is where the machine is now.
+func (vm *VM) Status() Status { return Status(vm.status.Load()) }
+
+// become makes a transition. ctl is held. An impossible one is our own mistake: it
+// is told, and the machine stays as it is.
+func (vm *VM) become(s Status) error {
+	old := vm.Status()
+	if transitions[old]>>s&1 == 0 {
+		err := fmt.Errorf("vm %s: it can not become %v: it is %v", vm.cfg.Name, s, old)
+		vm.event("internal error: %v", err)
+		return err
+	}
+	vm.status.Store(uint32(s))
+	return nil
+}
+
+// What a guest asks for: VM.asked.
+const (
+	askNothing = iota
+	askPowerOff
+	askReset
+	askCrash
+)
+
+// ask notes what the guest wants and stops its processors; settle does it. It is
+// called from a processor's goroutine or a device's, with locks held.
+func (vm *VM) ask(what uint32) {
+	if !vm.asked.CompareAndSwap(askNothing, what) {
+		return // the first request counts
+	}
+	for _, c := range vm.cpus {
+		c.notify(reqStop)
+	}
+	go vm.settle()
+}
+
+func (vm *VM) powerOff() { vm.ask(askPowerOff) }
+func (vm *VM) reset()    { vm.ask(askReset) }
+
+// crash stops the machine for a fault of its guest's; c's processor found it.
+func (vm *VM) crash(c *cpu, err error) {
+	if vm.asked.Load() == askNothing {
+		vm.event("stopped by CPU %d: %v", c.index, err)
+		vm.event("CPU %d then: %s", c.index, c.describe())
+	}
+	vm.ask(askCrash)
+}
+
+// describe is the processor's registers in a line.
+func (c *cpu) describe() string {
+	var b strings.Builder
+	r := c.regs
+	fmt.Fprintf(&b, "RIP %#x RFLAGS %#x CR0 %#x CR2 %#x CR3 %#x CR4 %#x EFER %#x CS %#x SS %#x;", r.RIP, r.RFLAGS,
+		c.v.Get(vcpu.CR0), c.v.Get(vcpu.CR2), c.v.Get(vcpu.CR3), c.v.Get(vcpu.CR4), c.v.Get(vcpu.EFER),
+		c.v.Segment(vcpu.CS).Selector, c.v.Segment(vcpu.SS).Selector)
+	for i, n := range [16]string{"RAX", "RCX", "RDX", "RBX", "RSP", "RBP", "RSI", "RDI", "R8", "R9", "R10", "R11", "R12", "R13", "R14", "R15"} {
+		fmt.Fprintf(&b, " %s %#x", n, r.GPR[i])
+	}
+	return b.String()
+}
+
+// settle does what the guest asked for.
+func (vm *VM) settle() {
+	vm.ctl.Lock()
+	defer vm.ctl.Unlock()
+	if vm.Status() == Running {
+		vm.halt()
+		vm.settleLocked()
+	}
+}
+
+// settleLocked does it once no processor runs. ctl is held; the status is Running.
+func (vm *VM) settleLocked() {
+	switch vm.asked.Swap(askNothing) {
+	case askPowerOff:
+		vm.become(Stopped)
+		vm.event("the guest powered off after %v", vm.uptime())
+	case askReset:
+		vm.event("the guest reset itself after %v", vm.uptime())
+		vm.reboot()
+	case askCrash:
+		if vm.cfg.OnCrash == "reset" {
+			vm.event("crashed: it is reset, as its configuration says")
+			vm.reboot()
+			return
+		}
+		vm.become(Crashed)
+	}
+}
+
+func (vm *VM) uptime() time.Duration {
+	return time.Duration(vm.clock.Now()).Round(time.Millisecond)
+}
+
+// reboot starts from the beginning what was halted.
+func (vm *VM) reboot() {
+	if err := vm.boot(); err != nil {
+		if vm.Status() != Crashed {
+			vm.become(Crashed)
+		}
+		vm.event("it can not boot: %v", err)
+		return
+	}
+	if vm.Status() != Running {
+		vm.become(Running)
+	}
+	vm.run()
+}
+
+// boot puts the machine into the state in which its kernel starts.
+func (vm *VM) boot() error {
+	if vm.files.Kernel == nil {
+		return errors.New("its kernel is not on this host (the machine came by migration): delete it and create it again")
+	}
+	if err := vm.firmware(); err != nil {
+		return err
+	}
+	var s vcpu.State
+	_, err := loader.Load(vm.ram, &loader.Image{
+		Kernel: vm.files.Kernel, Initrd: vm.files.Initrd, Modules: vm.files.Modules,
+		CommandLine: vm.cfg.CommandLine, Map: memoryMap(vm.cfg.Memory), RSDP: acpi.DefaultBase,
+	}, &s)
+	if err != nil {
+		return err
+	}
+	vm.stoppedAt = vm.host.TSC()
+	for _, c := range vm.cpus {
+		if c.index > 0 {
+			s.Reset(false)
+		}
+		c.activity = s.Activity
+		if err := c.v.Load(&s); err != nil {
+			return fmt.Errorf("CPU %d: %w", c.index, err)
+		}
+		c.msrs.reset()
+		c.systemTime, c.wallClock = 0, 0
+		c.tscOffset = -vm.stoppedAt // the guest's counter begins at zero
+		c.windowSince, c.hangTold = 0, false
+	}
+	return nil
+}
+
+// run lets the processors go on. ctl is held, none runs, asked is nothing.
+func (vm *VM) run() {
+	now := vm.host.TSC()
+	vm.clock.Resume()
+	off, _ := vm.clock.Offset()
+	vm.offset = off
+	vm.base = timeBase{tsc: now, ns: vm.scale.ns(now) + off}
+	for _, c := range vm.cpus {
+		c.tscOffset += vm.stoppedAt - now // the time it stood still did not pass
+		c.v.SetTSCOffset(c.tscOffset)
+		c.publishClock()
+		c.window = 0
+		c.v.WantInterrupt(0)
+		c.req.Store(0)
+		c.mode.Store(modeOut)
+	}
+	vm.loops.Add(len(vm.cpus))
+	for _, c := range vm.cpus {
+		go c.loop()
+	}
+}
+
+// halt makes all processors leave the guest and time stand still. ctl is held.
+func (vm *VM) halt() {
+	for _, c := range vm.cpus {
+		c.notify(reqStop)
+	}
+	vm.loops.Wait()
+	vm.clock.Pause()
+	vm.stoppedAt = vm.host.TSC()
+}
+
+// busy is why an operator's command is refused while a migration has the machine.
+func (vm *VM) busy() error {
+	if vm.taken {
+		return fmt.Errorf("vm %s is being migrated: cancel that first (vm migrate cancel %s)", vm.cfg.Name, vm.cfg.Name)
+	}
+	return nil
+}
+
+func (vm *VM) wrong(verb, next string) error {
+	return fmt.Errorf("vm %s is %v and can not be %s: %s", vm.cfg.Name, vm.Status(), verb, next)
+}
+
+// Start boots a stopped machine, or lets a paused one go on.
+func (vm *VM) Start() error {
+	vm.ctl.Lock()
+	defer vm.ctl.Unlock()
+	if err := vm.busy(); err != nil {
+		return err
+	}
+	switch vm.Status() {
+	case Paused:
+		vm.become(Running)
+		vm.run()
+		return nil
+	case Stopped:
+	default:
+		return vm.wrong("started", "vm reset starts it again")
+	}
+	if err := vm.boot(); err != nil {
+		return fmt.Errorf("vm %s: %w", vm.cfg.Name, err)
+	}
+	vm.started = vm.host.WallClock()
+	vm.become(Running)
+	vm.run()
+	return nil
+}
+
+// Pause stops time for the machine.
+func (vm *VM) Pause() error {
+	vm.ctl.Lock()
+	defer vm.ctl.Unlock()
+	if err := vm.busy(); err != nil {
+		return err
+	}
+	return vm.pause()
+}
+
+func (vm *VM) pause() error {
+	if vm.Status() != Running {
+		return vm.wrong("paused", "only a running machine can")
+	}
+	vm.halt()
+	if vm.asked.Load() != askNothing {
+		vm.settleLocked()
+		if vm.Status() != Running {
+			return vm.wrong("paused", "its guest has just ended")
+		}
+		vm.halt()
+	}
+	return vm.become(Paused)
+}
+
+// Resume undoes Pause.
+func (vm *VM) Resume() error {
+	vm.ctl.Lock()
+	defer vm.ctl.Unlock()
+	if err := vm.busy(); err != nil {
+		return err
+	}
+	if vm.Status() != Paused {
+		return vm.wrong("resumed", "only a paused machine can")
+	}
+	vm.become(Running)
+	vm.run()
+	return nil
+}
+
+// PressPower presses the power button: a guest with ACPI shuts down by itself.
+func (vm *VM) PressPower() error {
+	if vm.Status() != Running {
+		return vm.wrong("shut down", "it does not run")
+	}
+	vm.pm.PressPower()
+	return nil
+}
+
+// Stop presses the power button and waits for the guest to power off; when ctx
+// ends first it is switched off. An ended ctx switches it off at once.
+func (vm *VM) Stop(ctx context.Context) error {
+	if ctx.Err() == nil && vm.Status() == Running {
+		vm.pm.PressPower()
+		t := time.NewTicker(20 * time.Millisecond)
+		defer t.Stop()
+		for vm.Status() == Running && ctx.Err() == nil {
+			select {
+			case <-t.C:
+			case <-ctx.Done():
+			}
+		}
+	}
+	vm.ctl.Lock()
+	defer vm.ctl.Unlock()
+	if err := vm.busy(); err != nil {
+		return err
+	}
+	switch vm.Status() {
+	case Stopped:
+		return nil
+	case Running:
+		vm.halt()
+		if vm.asked.Swap(askNothing) != askPowerOff {
+			vm.event("switched off by the operator after %v", vm.uptime())
+		}
+	case Deleted:
+		return vm.wrong("stopped", "create it again")
+	}
+	return vm.become(Stopped)
+}
+
+// Reset is the reset button: the machine boots again.
+func (vm *VM) Reset() error {
+	vm.ctl.Lock()
+	defer vm.ctl.Unlock()
+	if err := vm.busy(); err != nil {
+		return err
+	}
+	switch vm.Status() {
+	case Running:
+		vm.halt()
+		vm.asked.Store(askNothing)
+	case Crashed, Paused:
+	default:
+		return vm.wrong("reset", "vm start starts it")
+	}
+	vm.event("reset by the operator")
+	vm.reboot()
+	if vm.Status() != Running {
+		return fmt.Errorf("vm %s did not boot again: %s", vm.cfg.Name, "its events say why")
+	}
+	return nil
+}
+
+// Delete ends a machine that does not run and frees all it has.
+func (vm *VM) Delete() error {
+	vm.ctl.Lock()
+	defer vm.ctl.Unlock()
+	if err := vm.busy(); err != nil {
+		return err
+	}
+	return vm.delete()
+}
+
+func (vm *VM) delete() error {
+	switch vm.Status() {
+	case Running:
+		return vm.wrong("deleted", "vm stop "+vm.cfg.Name+" first")
+	case Deleted:
+		return vm.wrong("deleted", "it is gone already")
+	}
+	vm.become(Deleted)
+	return vm.free()
+}

@@ -1,0 +1,308 @@
+package vmm
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+
+	"godwit/vmm/cpuid"
+	"godwit/vmm/state"
+	"godwit/vmm/vcpu"
+)
+
+// A machine's state is a "machine" section, which says what it is, then one for
+// each device and one for each processor ("vcpu/0", ...), in any order.
+
+// spec is what another host needs to build the same machine.
+type spec struct {
+	Config   Config   `json:"config"`
+	Model    string   `json:"model"`
+	PhysBits uint8    `json:"phys_bits"`
+	Features []string `json:"features"`
+}
+
+func (vm *VM) spec() spec {
+	return spec{vm.cfg, vm.model.Name, vm.model.PhysBits, vm.model.Features()}
+}
+
+// Spec describes the machine to the host it will move to.
+func (vm *VM) Spec() []byte {
+	b, err := json.Marshal(vm.spec())
+	if err != nil {
+		panic(err) // strings and numbers only
+	}
+	return b
+}
+
+// NewFromSpec builds the empty machine that b, from another host, describes. What
+// this host lacks for it is named in the error.
+func NewFromSpec(h *Host, b []byte) (*VM, error) {
+	var s spec
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&s); err != nil {
+		return nil, fmt.Errorf("vm specification: %w", err)
+	}
+	if err := s.Config.Check(); err != nil {
+		return nil, err
+	}
+	m, err := cpuid.FromFeatures(s.Model, s.PhysBits, s.Features)
+	if err == nil {
+		err = h.CPU.Check(m)
+	}
+	var vm *VM
+	if err == nil {
+		vm, err = build(h, s.Config, Files{}, m)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("vm %s: %w", s.Config.Name, err)
+	}
+	return vm, nil
+}
+
+// machineState is the "machine" section: it must describe the machine that loads it.
+type machineState struct{ vm *VM }
+
+func (m machineState) StateName() string    { return "machine" }
+func (m machineState) StateVersion() uint16 { return 1 }
+
+func (m machineState) SaveState(w *state.Writer) {
+	w.Blob(m.vm.Spec())
+	w.U64(m.vm.host.TSCHz)
+}
+
+func (m machineState) LoadState(_ uint16, r *state.Reader) error {
+	b := r.Blob(256 << 10)
+	hz := r.U64()
+	if r.Err() != nil {
+		return r.Err()
+	}
+	var s spec
+	if err := json.Unmarshal(b, &s); err != nil {
+		return err
+	}
+	have := m.vm.spec()
+	switch {
+	case s.Config.Memory != have.Config.Memory || s.Config.CPUs != have.Config.CPUs:
+		return fmt.Errorf("it is of a machine with %d MiB and %d CPUs; this one has %d MiB and %d",
+			s.Config.Memory>>20, s.Config.CPUs, have.Config.Memory>>20, have.Config.CPUs)
+	case s.Model != have.Model || s.PhysBits != have.PhysBits || !slices.Equal(s.Features, have.Features):
+		return fmt.Errorf("it is of a machine with another CPU model (%q)", s.Model)
+	case hz == 0:
+		return errors.New("the TSC's rate is zero")
+	}
+	return nil
+}
+
+// cpuState is a processor's section.
+type cpuState struct{ *cpu }
+
+func (c cpuState) StateName() string    { return fmt.Sprintf("vcpu/%d", c.index) }
+func (c cpuState) StateVersion() uint16 { return 1 }
+
+func (c cpuState) SaveState(w *state.Writer) {
+	var s vcpu.State
+	c.v.Save(&s)
+	s.Activity = c.activity
+	s.TSC = c.vm.stoppedAt + c.tscOffset // one moment for all processors
+	putState(w, &s)
+	for _, v := range c.msrs {
+		w.U64(v)
+	}
+	w.U64(c.systemTime)
+	w.U64(c.wallClock)
+	w.U32(c.clockVersion)
+}
+
+func (c cpuState) LoadState(_ uint16, r *state.Reader) error {
+	var s vcpu.State
+	getState(r, &s)
+	var bank msrBank
+	for i := range bank {
+		bank[i] = r.U64()
+		if d := &msrs[i]; d.kind == stored && bank[i]&^d.mask != 0 || d.kind == constant && bank[i] != d.value {
+			r.Fail(fmt.Errorf("MSR %s can not hold %#x", d.name, bank[i]))
+		}
+	}
+	system, wall, version := r.U64(), r.U64(), r.U32()
+	if system&clockEnable != 0 {
+		gpa := system &^ clockEnable
+		if gpa%clockAlignment != 0 || !c.vm.ram.each(gpa, clockInfoSize, func([]byte) {}) {
+			r.Fail(fmt.Errorf("the clock page can not be at %#x", gpa))
+		}
+	}
+	if version&1 != 0 {
+		r.Fail(errors.New("the clock page's version is odd"))
+	}
+	if r.Err() != nil {
+		return r.Err()
+	}
+	if err := c.v.Load(&s); err != nil {
+		return err
+	}
+	c.activity = s.Activity
+	c.tscOffset = s.TSC - c.vm.stoppedAt
+	c.msrs = bank
+	c.systemTime, c.wallClock, c.clockVersion = system, wall, version
+	c.windowSince, c.hangTold = 0, false
+	return nil
+}
+
+// putState encodes s: all its fields, in the order of their declaration.
+func putState(w *state.Writer, s *vcpu.State) {
+	for _, v := range s.Regs.GPR {
+		w.U64(v)
+	}
+	w.U64(s.Regs.RIP)
+	w.U64(s.Regs.RFLAGS)
+	w.U64(s.Regs.CR8)
+	w.U16(uint16(len(s.Reg)))
+	for _, v := range s.Reg {
+		w.U64(v)
+	}
+	for _, g := range s.Seg {
+		w.U16(g.Selector)
+		w.U32(g.Attr)
+		w.U32(g.Limit)
+		w.U64(g.Base)
+	}
+	w.U64(s.TSC)
+	w.U8(uint8(s.Activity))
+	w.Bool(s.STI)
+	w.Bool(s.MovSS)
+	w.Bool(s.NMIBlock)
+	e := s.Pending
+	w.Bool(e.Valid)
+	w.U8(uint8(e.Type))
+	w.U8(e.Vector)
+	w.Bool(e.HasError)
+	w.U32(e.Error)
+	w.U8(e.Len)
+	w.U64(e.CR2)
+	for _, v := range s.PDPTE {
+		w.U64(v)
+	}
+	w.Blob(s.XSAVE)
+}
+
+func getState(r *state.Reader, s *vcpu.State) {
+	for i := range s.Regs.GPR {
+		s.Regs.GPR[i] = r.U64()
+	}
+	s.Regs.RIP = r.U64()
+	s.Regs.RFLAGS = r.U64()
+	s.Regs.CR8 = r.U64()
+	if n := r.U16(); int(n) != len(s.Reg) {
+		r.Fail(fmt.Errorf("it has %d control registers, not %d", n, len(s.Reg)))
+	}
+	for i := range s.Reg {
+		s.Reg[i] = r.U64()
+	}
+	for i := range s.Seg {
+		g := &s.Seg[i]
+		g.Selector, g.Attr, g.Limit, g.Base = r.U16(), r.U32(), r.U32(), r.U64()
+	}
+	s.TSC = r.U64()
+	s.Activity = vcpu.Activity(r.U8())
+	if s.Activity > vcpu.Shutdown {
+		r.Fail(fmt.Errorf("activity %d does not exist", s.Activity))
+	}
+	s.STI, s.MovSS, s.NMIBlock = r.Bool(), r.Bool(), r.Bool()
+	e := &s.Pending
+	e.Valid, e.Type, e.Vector, e.HasError = r.Bool(), vcpu.EventType(r.U8()), r.U8(), r.Bool()
+	e.Error, e.Len, e.CR2 = r.U32(), r.U8(), r.U64()
+	for i := range s.PDPTE {
+		s.PDPTE[i] = r.U64()
+	}
+	s.XSAVE = bytes.Clone(r.Blob(vcpu.XSAVEMax))
+	if n := len(s.XSAVE); n < 576 && r.Err() == nil {
+		r.Fail(fmt.Errorf("the XSAVE area has %d bytes, fewer than 576", n))
+	}
+}
+
+// parts are all sections of the machine, in saving order.
+func (vm *VM) parts() []state.Device {
+	p := []state.Device{machineState{vm}}
+	for _, d := range vm.devices {
+		p = append(p, d)
+	}
+	for _, c := range vm.cpus {
+		p = append(p, cpuState{c})
+	}
+	return p
+}
+
+// SaveState writes all of a paused machine but its memory.
+func (vm *VM) SaveState(w io.Writer) error {
+	vm.ctl.Lock()
+	defer vm.ctl.Unlock()
+	if vm.Status() != Paused {
+		return vm.wrong("saved", "pause it first")
+	}
+	for _, d := range vm.parts() {
+		if err := state.Save(w, d); err != nil {
+			return fmt.Errorf("vm %s: %w", vm.cfg.Name, err)
+		}
+	}
+	return nil
+}
+
+// LoadState loads what SaveState wrote into a machine that has never run; it is
+// paused then. After an error the machine can only be deleted.
+func (vm *VM) LoadState(r io.Reader) error {
+	vm.ctl.Lock()
+	defer vm.ctl.Unlock()
+	if vm.Status() != Stopped {
+		return vm.wrong("loaded", "only a new machine can")
+	}
+	if err := vm.load(r); err != nil {
+		return fmt.Errorf("vm %s: %w", vm.cfg.Name, err)
+	}
+	return vm.become(Paused)
+}
+
+func (vm *VM) load(r io.Reader) error {
+	vm.stoppedAt = vm.host.TSC()
+	missing := map[string]state.Device{}
+	parts := vm.parts()
+	for _, d := range parts {
+		missing[d.StateName()] = d
+	}
+	known := len(missing)
+	sections := map[string]state.Section{}
+	for {
+		s, err := state.ReadSection(r)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if missing[s.Name] == nil {
+			if s.Required {
+				return fmt.Errorf("state: section %q is required and unknown to this release, or there twice", s.Name)
+			}
+			continue
+		}
+		delete(missing, s.Name)
+		sections[s.Name] = s
+	}
+	if len(missing) > 0 {
+		names := make([]string, 0, known)
+		for n := range missing {
+			names = append(names, n)
+		}
+		slices.Sort(names)
+		return fmt.Errorf("state: sections %q are missing", names)
+	}
+	// In our order, whatever the order they came in: the clock first.
+	for _, d := range parts {
+		if err := sections[d.StateName()].Load(d); err != nil {
+			return err
+		}
+	}
+	return nil
+}
