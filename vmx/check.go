@@ -174,9 +174,13 @@ func checkHidden(s vcpu.SegReg, g *vcpu.Segment) error {
 	return nil
 }
 
+func virtual86(r *vcpu.Regs, reg *[vcpu.NumRegs]uint64) bool {
+	return r.RFLAGS&flagVM != 0 && reg[vcpu.CR0]&cr0PE != 0 && reg[vcpu.EFER]&eferLMA == 0
+}
+
 // 26.3.1.2: segment registers.
 func (c *candidate) checkSegments(*vcpu.Policy, *silicon) error {
-	v86 := c.regs.RFLAGS&flagVM != 0
+	v86 := virtual86(c.regs, c.reg)
 	for i := range c.seg {
 		s, g := vcpu.SegReg(i), &c.seg[i]
 		if v86 && s < vcpu.LDTR {

@@ -64,6 +64,19 @@ func (v *VCPU) CanNMI() bool {
 func (v *VCPU) WantInterrupt(class uint8) { v.wantClass = min(class, 15) }
 func (v *VCPU) WantNMI(on bool)           { v.wantNMI = on }
 
+// windowOpen tells whether a request is satisfied, and ends it.
+func (v *VCPU) windowOpen() bool {
+	switch {
+	case v.wantNMI && v.CanNMI():
+		v.wantNMI = false
+	case v.wantClass != 0 && v.CanInterrupt() && v.frame.regs.CR8 < uint64(v.wantClass):
+		v.wantClass = 0
+	default:
+		return false
+	}
+	return true
+}
+
 // writeEvent hands the queued event to the next entry (SDM vol. 3, 26.6).
 func (v *VCPU) writeEvent() {
 	e := &v.event
@@ -71,8 +84,9 @@ func (v *VCPU) writeEvent() {
 		return
 	}
 	info := uint64(e.Vector) | uint64(e.Type)<<8 | infoValid
-	// In real mode nothing pushes error codes, and the entry would fail.
-	if e.HasError && v.read(fGuestCR0)&cr0PE != 0 {
+	// An entry fails unless exceptions have an error code exactly if they push one,
+	// and nothing does in real mode (SDM vol. 3, 26.2.1.3).
+	if e.Type == vcpu.EventException && hasError(e.Vector) && v.read(fGuestCR0)&cr0PE != 0 {
 		info |= infoError
 		v.write(fEntryErrorCode, uint64(e.Error))
 	}

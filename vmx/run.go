@@ -111,11 +111,14 @@ func (v *VCPU) Run(e *vcpu.Exit) error {
 		v.m.privileged(runHere, unsafe.Pointer(v))
 		switch v.outcome {
 		case left:
-			if e.Reason == vcpu.ExitHost && v.word.takeKick() {
-				e.Reason = vcpu.ExitKicked
-			}
 			v.stats.Exits[e.Reason]++
-			return nil
+			if e.Reason != vcpu.ExitHost {
+				return nil
+			}
+			// The host has taken its interrupt when privileged returned.
+			if v.word.takeKick() {
+				return v.report(e, vcpu.ExitKicked)
+			}
 		case kicked:
 			if v.word.takeKick() {
 				return v.report(e, vcpu.ExitKicked)
@@ -298,8 +301,7 @@ func (v *VCPU) prepare(cpu int) bool {
 	case v.deadline != 0 && now >= v.deadline:
 		e.Reason = vcpu.ExitDeadline
 		return false
-	case v.wantClass != 0 && v.CanInterrupt() && v.frame.regs.CR8 < uint64(v.wantClass),
-		v.wantNMI && v.CanNMI():
+	case v.windowOpen():
 		e.Reason = vcpu.ExitInterruptWindow
 		return false
 	}

@@ -103,14 +103,9 @@ func normal(s *vcpu.State) vcpu.State {
 	n.Reg[vcpu.CR0] |= cr0ET
 	for i := range n.Seg {
 		n.Seg[i] = normalSegment(vcpu.SegReg(i), n.Seg[i])
-		if n.Regs.RFLAGS&flagVM != 0 && vcpu.SegReg(i) < vcpu.LDTR {
+		if virtual86(&n.Regs, &n.Reg) && vcpu.SegReg(i) < vcpu.LDTR {
 			n.Seg[i].Attr = attrV86 // AMD-V leaves the hidden parts as they were
 		}
-	}
-	if n.Pending.Valid && n.Pending.Type == vcpu.EventException {
-		// AMD-V has no error code for what real mode raises; at entry it is added
-		// or dropped as the mode wants.
-		n.Pending.HasError = n.Pending.HasError && hasError(n.Pending.Vector)
 	}
 	return n
 }
