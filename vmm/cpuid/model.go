@@ -194,6 +194,7 @@ func (m *Model) Policy() vcpu.Policy {
 			p.CR4 |= f.cr4
 			p.EFER |= f.efer
 			p.XCR0 |= f.xcr0
+			p.RDTSCP = p.RDTSCP || f.name == "rdtscp"
 		}
 	}
 	return p
