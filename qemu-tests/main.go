@@ -40,7 +40,7 @@ func main() {
 }
 
 func files(ctx context.Context, _ []string) error {
-	if err := debian.Install(ctx, os.Stderr); err != nil {
+	if err := debian.Install(ctx, debian.Image, os.Stderr); err != nil {
 		return err
 	}
 	f, err := guest.Build(ctx, ".", os.Stderr)

@@ -12,35 +12,42 @@ import (
 	"strings"
 )
 
-// Packages is everything the rig needs beside Go, make and git, with what for.
-var Packages = []struct{ Name, For string }{
-	{"qemu-system-x86", "emulated hosts with SVM"},
-	{"ipxe-qemu", "network boot in both emulators"},
-	{"bochs", "emulated hosts with VT-x"},
-	{"bochs-term", "Bochs needs one display package; this is the smallest"},
-	{"bochsbios", "Bochs's BIOS"},
-	{"vgabios", "Bochs's VGA BIOS"},
-	{"xorriso", "ISO images"},
-	{"grub-common", "ISO images: grub-mkrescue"},
-	{"grub-pc-bin", "ISO images: GRUB for BIOS machines"},
-	{"mtools", "ISO images: called by grub-mkrescue"},
-	{"busybox-static", "the guest's shell"},
-}
+// Package is a Debian package, with what it is for.
+type Package struct{ Name, For string }
 
-// Missing returns the packages that are not installed.
-func Missing(ctx context.Context) ([]string, error) {
+// Everything the repository needs beside Go, make and git: Image to build the images and the guest's files, Rig to run
+// them as well.
+var (
+	Image = []Package{
+		{"xorriso", "ISO images"},
+		{"grub-common", "ISO images: grub-mkrescue"},
+		{"grub-pc-bin", "ISO images: GRUB for BIOS machines"},
+		{"mtools", "ISO images: called by grub-mkrescue"},
+		{"busybox-static", "the guest's shell"},
+	}
+	Rig = append([]Package{
+		{"qemu-system-x86", "emulated hosts with SVM"},
+		{"ipxe-qemu", "network boot in both emulators"},
+		{"bochs", "emulated hosts with VT-x"},
+		{"bochs-term", "Bochs needs one display package; this is the smallest"},
+		{"bochsbios", "Bochs's BIOS"},
+		{"vgabios", "Bochs's VGA BIOS"},
+	}, Image...)
+)
+
+// missing returns the names of the packages that are not installed.
+func missing(ctx context.Context, want []Package) (names []string, err error) {
 	if _, err := exec.LookPath("dpkg-query"); err != nil {
 		return nil, errors.New("this is no Debian machine (no dpkg-query): the rig is set up for Debian 12")
 	}
-	var missing []string
-	for _, p := range Packages {
+	for _, p := range want {
 		// Unknown names make dpkg-query fail; they print nothing, which is what counts.
 		out, _ := exec.CommandContext(ctx, "dpkg-query", "-W", "-f", "${db:Status-Status}", p.Name).Output()
 		if string(out) != "installed" {
-			missing = append(missing, p.Name)
+			names = append(names, p.Name)
 		}
 	}
-	return missing, ctx.Err()
+	return names, ctx.Err()
 }
 
 // NeedsRoot is the error of an installation that this user may not do; it names the command that would.
@@ -50,18 +57,18 @@ func (e NeedsRoot) Error() string {
 	return "some Debian packages are missing and this user may not install them; run:\n\n    " + e.Command + "\n"
 }
 
-// Install installs what is missing, as root or through sudo, and reports to progress.
-func Install(ctx context.Context, progress io.Writer) error {
-	missing, err := Missing(ctx)
-	if err != nil || len(missing) == 0 {
+// Install installs what is missing of want, as root or through sudo, and reports to progress.
+func Install(ctx context.Context, want []Package, progress io.Writer) error {
+	names, err := missing(ctx, want)
+	if err != nil || len(names) == 0 {
 		return err
 	}
-	args := append([]string{"apt-get", "install", "-y", "--no-install-recommends"}, missing...)
+	args := append([]string{"apt-get", "install", "-y", "--no-install-recommends"}, names...)
 	prefix, err := rootPrefix(ctx)
 	if err != nil {
 		return NeedsRoot{"sudo apt-get update && sudo " + strings.Join(args, " ")}
 	}
-	fmt.Fprintf(progress, "installing %s\n", strings.Join(missing, " "))
+	fmt.Fprintf(progress, "installing %s\n", strings.Join(names, " "))
 	for _, a := range [][]string{{"apt-get", "update"}, args} {
 		if err := run(ctx, append(prefix, a...)...); err != nil {
 			return err

@@ -4,10 +4,21 @@ import (
 	"archive/tar"
 	"bytes"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 )
+
+func TestMissingPackagesAreNamed(t *testing.T) {
+	if _, err := exec.LookPath("dpkg-query"); err != nil {
+		t.Skip("no Debian machine")
+	}
+	got, err := missing(t.Context(), []Package{{"dpkg", ""}, {"no-such-package-godwit", ""}})
+	if err != nil || len(got) != 1 || got[0] != "no-such-package-godwit" {
+		t.Errorf("got %q, %v", got, err)
+	}
+}
 
 func TestKernelIsFoundAmongDependencies(t *testing.T) {
 	const out = "linux-image-cloud-amd64\n  Depends: linux-image-6.1.0-56-cloud-amd64\n  Suggests: fdutils\n"
