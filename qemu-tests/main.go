@@ -1,30 +1,47 @@
 // Command qemu-tests is the rig: it boots Godwit on emulated machines, drives it through its serial console and judges
 // what it does.
 //
-//	go run ./qemu-tests files   make the guest's kernel and initramfs: .cache/guest/vmlinuz, build/guest/initramfs
+//	go run ./qemu-tests files           make the guest's kernel and initramfs: .cache/guest/vmlinuz, build/guest/initramfs
+//	go run ./qemu-tests test            run every scenario on every ground and print a table
+//	go run ./qemu-tests test -run REGEXP -on REGEXP     only some scenarios, on some grounds
+//	go run ./qemu-tests list            tell what the scenarios are
 //
 // Run it in the repository's root. See docs/rig.md.
 package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
+	"regexp"
+	"runtime"
 	"syscall"
+	"time"
 
 	"godwit/qemu-tests/debian"
 	"godwit/qemu-tests/guest"
+	"godwit/qemu-tests/rig"
+	"godwit/qemu-tests/scenarios"
 )
 
 // commands maps each word to what it does.
 var commands = map[string]func(ctx context.Context, args []string) error{
 	"files": files,
+	"test":  test,
+	"list":  list,
 }
 
+// logs is where runs leave what machines printed.
+const logs = "build/rig"
+
 func main() {
-	flag.Usage = func() { fmt.Fprintln(os.Stderr, "usage: go run ./qemu-tests files") }
+	flag.Usage = func() {
+		fmt.Fprintln(os.Stderr, "usage: go run ./qemu-tests files | test [-run REGEXP] [-on REGEXP] | list")
+	}
 	flag.Parse()
 	run, ok := commands[flag.Arg(0)]
 	if !ok {
@@ -48,4 +65,71 @@ func files(ctx context.Context, _ []string) error {
 		fmt.Println(f.Kernel, f.Initramfs)
 	}
 	return err
+}
+
+// prepare installs and builds what scenarios need.
+func prepare(ctx context.Context) (rig.Files, error) {
+	if err := debian.Install(ctx, debian.Rig, os.Stderr); err != nil {
+		return rig.Files{}, err
+	}
+	g, err := guest.Build(ctx, ".", os.Stderr)
+	if err != nil {
+		return rig.Files{}, err
+	}
+	mkimage := exec.CommandContext(ctx, "go", "run", "./boot/mkimage", "-o", "build", "-iso=false", "-module", g.Kernel, "-module", g.Initramfs)
+	mkimage.Stdout, mkimage.Stderr = os.Stderr, os.Stderr
+	if err := mkimage.Run(); err != nil {
+		return rig.Files{}, fmt.Errorf("build the image: %w", err)
+	}
+	return rig.Files{Image: "build/godwit.img", ELF: "build/godwit.elf", Guest: g}, nil
+}
+
+func test(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("test", flag.ExitOnError)
+	which := fs.String("run", "", "only scenarios that match this `regexp`")
+	where := fs.String("on", "", "only grounds that match this `regexp`")
+	fs.Parse(args)
+	r := rig.Runner{Dir: logs, Cores: max(2, runtime.NumCPU()), Progress: os.Stderr}
+	scenario, err1 := regexp.Compile(*which)
+	ground, err2 := regexp.Compile(*where)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	for _, s := range scenarios.All() {
+		if scenario.MatchString(s.Name) {
+			r.Scenarios = append(r.Scenarios, s)
+		}
+	}
+	for _, g := range scenarios.Grounds() {
+		if ground.MatchString(g.Name()) {
+			r.Grounds = append(r.Grounds, g)
+		}
+	}
+	var err error
+	if r.Files, err = prepare(ctx); err != nil {
+		return err
+	}
+	begin := time.Now()
+	results := r.Run(ctx)
+	fmt.Println()
+	failed := rig.Table(os.Stdout, results)
+	switch {
+	case ctx.Err() != nil:
+		return errors.New("interrupted")
+	case failed != 0:
+		return fmt.Errorf("%d of %d scenarios failed in %v", failed, len(results), time.Since(begin).Round(time.Second))
+	}
+	return nil
+}
+
+func list(context.Context, []string) error {
+	for _, s := range scenarios.All() {
+		fmt.Printf("%-16s %s\n", s.Name, s.About)
+		for _, g := range scenarios.Grounds() {
+			if s.Skip != nil && s.Skip(g) != "" {
+				fmt.Printf("%-16s not on %s: %s\n", "", g.Name(), s.Skip(g))
+			}
+		}
+	}
+	return nil
 }

@@ -10,6 +10,12 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 )
 
+// ipxeOptions is iPXE's own option space (iPXE, src/include/ipxe/dhcp.h); noProxyDHCP sets its option "do not wait for
+// a ProxyDHCP server", which saves seconds.
+const ipxeOptions = dhcpv4.GenericOptionCode(175)
+
+var noProxyDHCP = []byte{0xb0, 1, 1}
+
 const (
 	dhcpServerPort = 67
 	dhcpClientPort = 68
@@ -44,6 +50,7 @@ func (s *station) dhcp(frame []byte) []byte {
 		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(stationAddress.AsSlice())),
 		dhcpv4.WithNetmask(net.CIDRMask(network.Bits(), 32)),
 		dhcpv4.WithLeaseTime(uint32(leaseTime/time.Second)),
+		dhcpv4.WithGeneric(ipxeOptions, noProxyDHCP),
 		func(d *dhcpv4.DHCPv4) { d.BootFileName = s.bootFile },
 	)
 	if err != nil {

@@ -119,6 +119,13 @@ func (c *Console) Expect(ctx context.Context, pattern *regexp.Regexp, patience t
 	}
 }
 
+// Discard forgets output that nobody has expected.
+func (c *Console) Discard() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.pos = len(c.text)
+}
+
 // Text returns everything printed so far.
 func (c *Console) Text() string {
 	c.mu.Lock()
@@ -165,9 +172,6 @@ func (p *plainText) append(to, b []byte) []byte {
 	}
 	return to
 }
-
-// lineStart matches only at the beginning of a line of output.
-func lineStart(s string) *regexp.Regexp { return regexp.MustCompile(`(?m)^` + regexp.QuoteMeta(s)) }
 
 // LastLine returns the last line that begins with prefix, or "".
 func (c *Console) LastLine(prefix string) string {

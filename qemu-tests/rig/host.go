@@ -1,0 +1,109 @@
+package rig
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"regexp"
+	"strings"
+	"time"
+
+	"godwit/qemu-tests/machine"
+)
+
+// Host is a machine on which Godwit came up, driven through its serial console.
+type Host struct {
+	*machine.Machine
+	Ready time.Duration // from the emulator's start to the prompt, by the wall clock
+}
+
+// Patience for machines, in terms of QEMU: how long they may be silent.
+const (
+	bootPatience = 20 * time.Second
+	// Network boot waits for firmware and its time-outs as well.
+	netbootPatience = 60 * time.Second
+	CommandPatience = 20 * time.Second
+)
+
+var (
+	// Firmware may leave its last line unfinished, so this need not begin one.
+	readyLine = regexp.MustCompile(`godwit: ready.*\n`)
+	prompt    = regexp.MustCompile(`(?m)^godwit> `)
+)
+
+// Host starts a machine and waits for its prompt.
+func (t *T) Host(ctx context.Context, s machine.Spec) (*Host, error) {
+	m, err := t.Start(ctx, s)
+	if err != nil {
+		return nil, err
+	}
+	patience := bootPatience
+	if s.Boot.Network {
+		patience = netbootPatience
+	}
+	h := &Host{Machine: m}
+	return h, h.awaitReady(ctx, patience)
+}
+
+func (h *Host) awaitReady(ctx context.Context, patience time.Duration) error {
+	if _, err := h.Expect(ctx, readyLine, patience); err != nil {
+		return err
+	}
+	if _, err := h.Expect(ctx, prompt, CommandPatience); err != nil {
+		return err
+	}
+	h.Ready = time.Since(h.Start)
+	return nil
+}
+
+// CommandError is an error that a host's console reported.
+type CommandError struct{ Host, Command, Message string }
+
+func (e *CommandError) Error() string { return fmt.Sprintf("%s: %s: %s", e.Host, e.Command, e.Message) }
+
+// Do runs a command and returns its output. patience is how long the host may be silent while it works.
+func (h *Host) Do(ctx context.Context, command string, patience time.Duration) (string, error) {
+	h.Discard()
+	if err := h.Send(command + "\r"); err != nil {
+		return "", err
+	}
+	m, err := h.Expect(ctx, reply(command), patience)
+	if err != nil {
+		return "", err
+	}
+	text := m.Groups[1]
+	if _, msg, ok := strings.Cut("\n"+text, "\nerror: "); ok {
+		return text, &CommandError{h.Name, command, strings.TrimSpace(msg)}
+	}
+	return text, nil
+}
+
+// reply matches a command's echo, which the line editor may wrap anywhere, its output, and the next prompt.
+func reply(command string) *regexp.Regexp {
+	var echo strings.Builder
+	for _, r := range command {
+		echo.WriteString(regexp.QuoteMeta(string(r)) + `\n?`)
+	}
+	return regexp.MustCompile(echo.String() + `\n((?s:.*?))(?m:^)godwit> `)
+}
+
+// JSON runs a command with -json and decodes what it shows into v.
+func (h *Host) JSON(ctx context.Context, command string, v any) error {
+	text, err := h.Do(ctx, command+" -json", CommandPatience)
+	if err != nil {
+		return err
+	}
+	if err := json.Unmarshal([]byte(text), v); err != nil {
+		return fmt.Errorf("%s: %s: %w in %q", h.Name, command, err, text)
+	}
+	return nil
+}
+
+// Restart tells the host to reboot and waits for its prompt.
+func (h *Host) Restart(ctx context.Context) error {
+	h.Discard()
+	if err := h.Send("reboot\r"); err != nil {
+		return err
+	}
+	return h.awaitReady(ctx, bootPatience)
+}

@@ -1,0 +1,111 @@
+package rig
+
+import (
+	"context"
+	"errors"
+	"io"
+	"runtime"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"godwit/qemu-tests/machine"
+)
+
+type fakeGround struct {
+	name string
+	err  error
+}
+
+func (f fakeGround) Name() string           { return f.name }
+func (f fakeGround) Vendor() machine.Vendor { return machine.SVM }
+func (f fakeGround) Available() error       { return f.err }
+func (f fakeGround) Scale() float64         { return 1 }
+func (f fakeGround) Start(context.Context, string, machine.Spec) (*machine.Machine, error) {
+	return nil, errors.New("a fake ground has no machines")
+}
+
+func TestRunnerJudgesAndTheTableTells(t *testing.T) {
+	scenarios := []*Scenario{
+		{Name: "good", Run: func(_ context.Context, t *T) error { t.Measure("boot", "%d ms", 5); return nil }},
+		{Name: "bad", Run: func(context.Context, *T) error { return errors.New("a reason\nand more") }},
+		{Name: "panics", Run: func(context.Context, *T) error { panic("oh") }},
+		{Name: "hangs", Limit: time.Millisecond, Run: func(ctx context.Context, _ *T) error { <-ctx.Done(); return context.Cause(ctx) }},
+		{Name: "picky", Skip: func(machine.Ground) string { return "does not fit" }, Run: func(context.Context, *T) error { panic("ran") }},
+	}
+	r := Runner{Scenarios: scenarios, Grounds: []machine.Ground{fakeGround{"G1", nil}, fakeGround{"G2", errors.New("not here")}}, Dir: t.TempDir(), Cores: 2, Progress: io.Discard}
+	var b strings.Builder
+	if failed := Table(&b, r.Run(t.Context())); failed != 3 {
+		t.Errorf("%d failed, want 3", failed)
+	}
+	const want = `scenario  G1           G2
+good      passed 0 s   not run (1)
+bad       FAILED (2)   not run (1)
+panics    FAILED (3)   not run (1)
+hangs     FAILED (4)   not run (1)
+picky     not run (5)  not run (1)
+
+(1) not run: not here
+(2) failed: bad on G1: a reason
+(3) failed: panics on G1: panic: oh
+(4) failed: hangs on G1: took longer than 1ms
+(5) not run: does not fit
+
+1 passed, 3 failed, 6 not run
+`
+	if b.String() != want {
+		t.Errorf("got\n%s\nwant\n%s", &b, want)
+	}
+}
+
+func TestRunnerKeepsWithinItsCores(t *testing.T) {
+	var busy, most atomic.Int32
+	var scenarios []*Scenario
+	for i := range 12 {
+		n := int32(1 + i%3)
+		scenarios = append(scenarios, &Scenario{Name: "s" + string(rune('a'+i)), Cores: int(n), Run: func(context.Context, *T) error {
+			now := busy.Add(min(n, 2))
+			for m := most.Load(); now > m && !most.CompareAndSwap(m, now); m = most.Load() {
+			}
+			runtime.Gosched()
+			busy.Add(-min(n, 2))
+			return nil
+		}})
+	}
+	r := Runner{Scenarios: scenarios, Grounds: []machine.Ground{fakeGround{"G", nil}}, Dir: t.TempDir(), Cores: 2, Progress: io.Discard}
+	for _, res := range r.Run(t.Context()) {
+		if res.Outcome != Passed {
+			t.Errorf("%s: %v", res.Scenario, res.Why)
+		}
+	}
+	if most.Load() > 2 {
+		t.Errorf("%d cores were busy at once, there are 2", most.Load())
+	}
+}
+
+func TestInterruptedRunsAreNotFailures(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	var ran atomic.Int32
+	s := &Scenario{Name: "s", Run: func(ctx context.Context, _ *T) error { ran.Add(1); cancel(); <-ctx.Done(); return context.Cause(ctx) }}
+	r := Runner{Scenarios: []*Scenario{s, s, s}, Grounds: []machine.Ground{fakeGround{"G", nil}}, Dir: t.TempDir(), Cores: 1, Progress: io.Discard}
+	for i, res := range r.Run(ctx) {
+		if res.Outcome != NotRun || res.Why != "interrupted" {
+			t.Errorf("run %d: %v %s", i, res.Outcome, res.Why)
+		}
+	}
+	if ran.Load() != 1 {
+		t.Errorf("%d runs after ^C", ran.Load())
+	}
+}
+
+func TestReplyIsFoundBehindAWrappedEcho(t *testing.T) {
+	const text = "godwit> vm create a ker\nnel=module:vmlinuz\nline one\nline two\ngodwit> "
+	m := reply("vm create a kernel=module:vmlinuz").FindStringSubmatch(text)
+	if m == nil || m[1] != "line one\nline two\n" {
+		t.Errorf("got %q", m)
+	}
+	if m := reply("vm list").FindStringSubmatch("godwit> vm list\nno virtual mach"); m != nil {
+		t.Errorf("an unfinished reply matched: %q", m)
+	}
+}
