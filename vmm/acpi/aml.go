@@ -111,7 +111,7 @@ func integer(v uint64) AML {
 
 func text(s string) AML { return append(append(AML{opString}, s...), 0) }
 
-// eisaID packs an ID such as PNP0A03 (section 19.3.4).
+// eisaID packs an ID such as PNP0A03 (the EISAID macro of section 19.6).
 func eisaID(id string) AML {
 	if len(id) != 7 {
 		panic(fmt.Sprintf("acpi: %q is no EISA ID", id))

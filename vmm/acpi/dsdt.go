@@ -10,7 +10,7 @@ import (
 )
 
 // dsdt is the machine in AML. The power button is fixed hardware, which the FADT
-// describes: it needs no device here (section 4.8.3.2.1).
+// describes: it needs no device here (section 4.8.2.2.1.1).
 func (c Config) dsdt() []byte {
 	s5 := integer(acpipm.S5)
 	return cat(

@@ -138,7 +138,7 @@ func (c Config) facs() []byte {
 	return b
 }
 
-// FADT flags (table 5-10).
+// FADT flags (section 5.2.9, "fixed feature flags").
 const (
 	fadtWBINVD   = 1 << 0
 	fadtProcC1   = 1 << 2
@@ -147,7 +147,7 @@ const (
 	fadtResetReg = 1 << 10
 )
 
-// IA-PC boot architecture flags (table 5-11).
+// IA-PC boot architecture flags (section 5.2.9.3).
 const (
 	bootLegacy = 1 << 0 // ISA devices
 	bootNoVGA  = 1 << 2
@@ -211,7 +211,7 @@ func (c Config) madt() []byte {
 	return table("APIC", 5, b)
 }
 
-// MPS INTI flags (table 5-24).
+// MPS INTI flags (section 5.2.12.5).
 const (
 	activeHigh     = 1
 	levelTriggered = 3 << 2

@@ -2,8 +2,10 @@
 // each other. The devices themselves are in the packages below it.
 //
 // A machine calls a device's methods from any of its VCPUs' goroutines; a device
-// has its own lock and calls Line, Clock and Host methods with it held, so those
-// never call back into a device.
+// has its own lock and calls Line, MSI and Clock methods with it held. What a Line
+// or MSI leads to, an interrupt controller with a lock of its own, never calls back
+// into what drives it. What a device asks of the machine, to power off or to reset,
+// it asks with no lock held.
 package device
 
 import "godwit/vmm/state"

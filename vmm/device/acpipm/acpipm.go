@@ -1,7 +1,7 @@
 // Package acpipm is the ACPI fixed hardware of a machine: the power management
 // timer, the PM1 event and control registers with the power button, sleep state
 // S5, and the reset register.
-// Reference: ACPI 6.4, sections 4.8.2, 4.8.3 and 4.8.4.
+// Reference: ACPI Specification 6.4, sections 4.8.2 and 4.8.3.
 package acpipm
 
 import (
@@ -39,7 +39,7 @@ const ResetValue = 0x01
 // S5 is the sleep type that powers the machine off: \_S5 in the DSDT says so.
 const S5 = 5
 
-// PM1 status and enable bits (tables 4-13 and 4-14).
+// PM1 status and enable bits (sections 4.8.3.1.1 and 4.8.3.1.2).
 const (
 	pm1Timer  = 1 << 0
 	pm1Global = 1 << 5
@@ -52,7 +52,7 @@ const (
 	enableBits = pm1Timer | pm1Global | pm1Power | pm1Sleep | pm1RTC
 )
 
-// PM1 control bits (table 4-15). SCI_EN is always set: there is no legacy mode.
+// PM1 control bits (section 4.8.3.2.1). SCI_EN is always set: there is no legacy mode.
 const (
 	cntSCI      = 1 << 0
 	cntBusMstr  = 1 << 1

@@ -27,7 +27,7 @@ const (
 	addressValid = 1 << 31
 )
 
-// Reset control register (PIIX3 datasheet, 290550-002, section 2.5.4).
+// Reset control register (PIIX3 datasheet, 290550-002, "RC").
 const resetCPU = 1 << 2
 
 // ECAMSize is the window of the one bus.

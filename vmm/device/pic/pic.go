@@ -1,7 +1,7 @@
 // Package pic is the pair of 8259A interrupt controllers of a PC, with the edge
 // and level control registers that EISA added.
-// Reference: Intel 8259A datasheet (231468-003); ELCR: PIIX datasheet
-// (290562-001), section 4.2.5.
+// Reference: Intel 8259A datasheet (231468-003); ELCR: PIIX4 datasheet
+// (290562-001), "edge and level control registers".
 package pic
 
 import (

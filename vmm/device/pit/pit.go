@@ -23,7 +23,7 @@ const (
 	Port61      = 0x61
 )
 
-// Port 61h (PIIX datasheet, 290562-001, section 2.5.6.2).
+// Port 61h (PIIX4 datasheet, 290562-001, "NMI status and control register").
 const (
 	p61Gate    = 1 << 0
 	p61Speaker = 1 << 1

@@ -1,6 +1,6 @@
 // Package sysport has a PC's small ports: 92h, with fast A20 and fast reset, and
 // 80h, where firmware and kernels write progress codes or pass a microsecond.
-// Reference: PIIX datasheet (290562-001), section 2.5.7; IBM PS/2 Hardware
+// Reference: PIIX4 datasheet (290562-001), "port 92 register"; IBM PS/2 Hardware
 // Interface Technical Reference, "System Control Port A".
 package sysport
 

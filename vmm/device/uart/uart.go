@@ -34,7 +34,7 @@ const (
 )
 
 // Interrupt enables and identifications, the latter in order of their priority
-// (table V).
+// (section 8.6).
 const (
 	ierData   = 1 << 0
 	ierTHRE   = 1 << 1
@@ -96,7 +96,7 @@ const fifoSize = 16
 // inputSize bounds what Input takes ahead of the guest's reads.
 const inputSize = 4096
 
-// triggers are the receiver FIFO's trigger levels (section 8.5, "FIFO control register").
+// triggers are the receiver FIFO's trigger levels (section 8.5).
 var triggers = [4]int{1, 4, 8, 14}
 
 // A UART is one port.
@@ -218,7 +218,7 @@ func (u *UART) receive(b byte) {
 	u.count++
 }
 
-// cause is the interrupt identification, highest priority first (table V).
+// cause is the interrupt identification, highest priority first (section 8.6).
 func (u *UART) cause() uint8 {
 	switch {
 	case u.ier&ierLine != 0 && u.lsr != 0:
@@ -395,7 +395,7 @@ func (u *UART) writeFCR(v uint8) {
 }
 
 // writeMCR: in loopback the modem outputs feed the modem inputs, and the pins
-// show nothing (section 8.6, "modem control register").
+// show nothing (section 8.8).
 func (u *UART) writeMCR(v uint8) {
 	u.mcr = v
 	lines := uint8(msrReady)
