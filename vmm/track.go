@@ -123,3 +123,6 @@ func (vm *VM) Release() error {
 
 // StartLoaded runs a machine whose state was loaded.
 func (vm *VM) StartLoaded() error { return vm.Resume() }
+
+// DirtyPages is how many pages have been written since the last Harvest.
+func (vm *VM) DirtyPages() uint64 { return vm.tables.DirtyPages() }

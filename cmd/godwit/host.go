@@ -4,12 +4,17 @@ import (
 	"context"
 	"fmt"
 	"runtime"
+	"strings"
 	"time"
 
 	"godwit/cmd/internal/config"
 	"godwit/cmd/internal/console"
 	"godwit/cmd/internal/shell"
 	"godwit/kernel"
+	"godwit/migrate"
+	"godwit/vmm"
+	"godwit/vmm/vcpu"
+	"godwit/vnet/hostnet"
 )
 
 // A host is everything that runs on one machine.
@@ -18,11 +23,20 @@ type host struct {
 	sh      *shell.Shell
 	console *console.Console
 	ready   time.Duration // from the kernel's first instruction to the prompt
+
+	backend vcpu.Backend
+	vms     *vmm.Registry // nil: virtErr says why
+	virtErr error
+	net     *hostnet.Net     // nil: ip=none
+	mover   *migrate.Manager // nil without net or vms
 }
 
 func newHost() *host {
 	h := &host{cfg: config.Default(), sh: shell.New()}
 	h.sh.Add(h.hostCommands()...)
+	h.sh.Add(h.vmCommands()...)
+	h.sh.Add(h.migrateCommands()...)
+	h.sh.Add(h.netCommands()...)
 	return h
 }
 
@@ -41,6 +55,8 @@ func (h *host) run(ctx context.Context) {
 	for _, p := range problems {
 		h.logf("%v", p)
 	}
+	h.startVirt()
+	h.startNet(ctx)
 	h.ready = time.Duration(kernel.Nanotime())
 	fmt.Fprintf(h.console, "godwit: ready, %s, %s, up after %d ms\n", h.cfg.Name, h.resources(), h.ready.Milliseconds())
 	go func() {
@@ -73,7 +89,11 @@ func (h *host) configure() []config.Problem {
 
 func (h *host) resources() string {
 	m := kernel.Memory()
-	return fmt.Sprintf("%d CPUs, %s", kernel.NumCPU(), shell.Bytes(m.Total))
+	virt := "no virtualization"
+	if h.backend != nil {
+		virt = h.backend.Name()
+	}
+	return fmt.Sprintf("%d CPUs, %s, %s", kernel.NumCPU(), shell.Bytes(m.Total), virt)
 }
 
 // module finds a boot module by name.
@@ -86,18 +106,18 @@ func module(name string) ([]byte, bool) {
 	return nil, false
 }
 
+func moduleList() (names []string) {
+	for _, m := range kernel.Modules() {
+		names = append(names, m.Name)
+	}
+	return names
+}
+
 func moduleNames() string {
-	s := ""
-	for i, m := range kernel.Modules() {
-		if i > 0 {
-			s += ", "
-		}
-		s += m.Name
+	if l := moduleList(); len(l) > 0 {
+		return strings.Join(l, ", ")
 	}
-	if s == "" {
-		return "none"
-	}
-	return s
+	return "none"
 }
 
 func goVersion() string { return runtime.Version() }

@@ -4,11 +4,13 @@ import (
 	"fmt"
 	"io"
 	"strconv"
+	"strings"
 	"time"
 
 	"godwit/cmd/internal/config"
 	"godwit/cmd/internal/shell"
 	"godwit/kernel"
+	"godwit/vmm"
 )
 
 func (h *host) hostCommands() []*shell.Command {
@@ -177,4 +179,18 @@ func (h *host) cmdReboot(c *shell.Call) error {
 }
 
 // quiet is an error if machines run here.
-func (h *host) quiet() error { return nil }
+func (h *host) quiet() error {
+	if h.vms == nil {
+		return nil
+	}
+	var names []string
+	for _, vm := range h.vms.List() {
+		if vm.Status() == vmm.Running || vm.Status() == vmm.Paused {
+			names = append(names, vm.Name())
+		}
+	}
+	if names == nil {
+		return nil
+	}
+	return fmt.Errorf("machines run here: %s", strings.Join(names, ", "))
+}

@@ -48,12 +48,12 @@ func (g *guest) BeginTracking(group int) error {
 	return g.vm.BeginTracking(group)
 }
 
-func (g *guest) SetGroup(pages int)                { g.vm.SetGroup(pages) }
-func (g *guest) EndTracking()                      { g.vm.EndTracking() }
-func (g *guest) Harvest(dirty migrate.Bitmap) int  { return g.vm.Harvest(dirty) }
-func (g *guest) Written(page uint64) bool          { return g.vm.Written(page) }
-func (g *guest) Resume()                           { g.vm.ResumeTaken() }
-func (g *guest) SaveState(w io.Writer) error       { return g.vm.SaveState(w) }
+func (g *guest) SetGroup(pages int)               { g.vm.SetGroup(pages) }
+func (g *guest) EndTracking()                     { g.vm.EndTracking() }
+func (g *guest) Harvest(dirty migrate.Bitmap) int { return g.vm.Harvest(dirty) }
+func (g *guest) Written(page uint64) bool         { return g.vm.Written(page) }
+func (g *guest) Resume()                          { g.vm.ResumeTaken() }
+func (g *guest) SaveState(w io.Writer) error      { return g.vm.SaveState(w) }
 
 func (g *guest) Counters() migrate.Counters {
 	s := g.vm.TrackingStats()

@@ -340,3 +340,15 @@ func (t *Tables) harvest(d Bitmap) (changed bool) {
 	})
 	return changed
 }
+
+// DirtyPages is how many pages count as written now.
+func (t *Tables) DirtyPages() (n uint64) {
+	d := t.dirty.Load()
+	if d == nil {
+		return 0
+	}
+	for i := range *d {
+		n += uint64(bits.OnesCount64(atomic.LoadUint64(&(*d)[i])))
+	}
+	return n
+}

@@ -15,7 +15,7 @@ import (
 )
 
 // DefaultMigratePort is where a host takes machines unless told otherwise.
-const DefaultMigratePort = 7481
+const DefaultMigratePort = 4774
 
 // DefaultModule is the config module's name where config= names no other.
 const DefaultModule = "godwit.conf"

@@ -1,0 +1,80 @@
+package main
+
+import (
+	"fmt"
+	"time"
+
+	"godwit/kernel"
+	"godwit/svm"
+	"godwit/vmm"
+	"godwit/vmm/cpuid"
+	"godwit/vmm/mem"
+	"godwit/vmm/vcpu"
+	"godwit/vmx"
+)
+
+// openBackend enables whichever virtualization this processor has.
+func openBackend() (vcpu.Backend, error) {
+	_, b, c, d := kernel.CPUID(0, 0)
+	vendor := ""
+	for _, w := range []uint32{b, d, c} {
+		vendor += string([]byte{byte(w), byte(w >> 8), byte(w >> 16), byte(w >> 24)})
+	}
+	_, _, ecx1, _ := kernel.CPUID(1, 0)
+	hasVMX := ecx1&(1<<5) != 0 // SDM vol. 2A, CPUID leaf 1
+	hasSVM := false
+	if top, _, _, _ := kernel.CPUID(0x80000000, 0); top >= 0x80000001 {
+		_, _, ecx, _ := kernel.CPUID(0x80000001, 0)
+		hasSVM = ecx&(1<<2) != 0 // APM vol. 3, CPUID Fn8000_0001
+	}
+	switch {
+	case hasVMX:
+		return vmx.Open()
+	case hasSVM:
+		be, err := svm.Open()
+		if err != nil {
+			return nil, err
+		}
+		return be, nil
+	}
+	return nil, fmt.Errorf("this processor (%s) shows neither VT-x nor AMD-V: switch it on in the firmware's set-up, or, in an emulator, choose a CPU model that has it", vendor)
+}
+
+// physMemory is the kernel's memory as machines ask for it.
+type physMemory struct{}
+
+func (physMemory) Alloc(size, align uint64) (mem.Block, error) {
+	phys, data, err := kernel.AllocPhys(size, align)
+	return mem.Block{Phys: phys, Data: data}, err
+}
+
+func (physMemory) Free(b mem.Block) { kernel.FreePhys(b.Phys, uint64(len(b.Data))) }
+
+// startVirt makes the host fit for machines. Without virtualization all else goes
+// on; every command about machines then says why.
+func (h *host) startVirt() {
+	be, err := openBackend()
+	if err != nil {
+		h.virtErr = fmt.Errorf("this host can not run machines: %w", err)
+		h.logf("%v", h.virtErr)
+		return
+	}
+	caps := be.Capabilities()
+	for _, n := range caps.Notes {
+		h.logf("%s: %s", be.Name(), n)
+	}
+	h.backend = be
+	h.vms = vmm.NewRegistry(&vmm.Host{
+		Backend: be, Memory: physMemory{}, CPU: cpuid.NewHost(kernel.CPUID, caps),
+		TSC: kernel.TSC, TSCHz: kernel.TSCFrequency(), WallClock: time.Now,
+		Log: func(line string) { h.logf("%s", line) },
+	})
+}
+
+// machines is the registry, or why there is none.
+func (h *host) machines() (*vmm.Registry, error) {
+	if h.vms == nil {
+		return nil, h.virtErr
+	}
+	return h.vms, nil
+}

@@ -1,0 +1,388 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"sort"
+	"strconv"
+	"strings"
+	"time"
+
+	"godwit/cmd/internal/shell"
+	"godwit/vmm"
+	"godwit/vmm/cpuid"
+	"godwit/vmm/loader"
+)
+
+func (h *host) vmCommands() []*shell.Command {
+	return []*shell.Command{
+		{Name: "vm create", Args: "NAME kernel=FILE [initrd=FILE] [mem=SIZE] [cpus=N] [cmdline=TEXT] [module=FILE[,TEXT]] [cpu=MODEL] [on_crash=stop|reset]",
+			Summary: "make a machine; it does not run yet",
+			Detail: "FILE is module:NAME (a boot module), http://HOST/PATH or tftp://HOST/PATH.\n" +
+				"mem defaults to 512M, cpus to 1, cpu to the model that both vendors satisfy (cpu=list lists them).\n" +
+				"kernel is a Linux bzImage, a PVH ELF or a Multiboot1 ELF; module= is for the last.",
+			Example: `vm create web kernel=module:vmlinuz initrd=module:initrd mem=512M cpus=2 cmdline="console=ttyS0"`, Run: h.cmdVMCreate,
+			Complete: h.completeCreate},
+		{Name: "vm start", Args: "NAME", Summary: "start a machine, or let a paused one go on", Example: "vm start web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error { return vm.Start() }), Complete: h.completeVM},
+		{Name: "vm stop", Args: "NAME [force] [wait=SECONDS]", Summary: "press a machine's power button and wait; then, or with force, switch it off",
+			Detail: "wait defaults to 30 seconds.", Example: "vm stop web", Run: h.cmdVMStop, Complete: h.completeVM},
+		{Name: "vm pause", Args: "NAME", Summary: "stop time for a machine", Example: "vm pause web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error { return vm.Pause() }), Complete: h.completeVM},
+		{Name: "vm reset", Args: "NAME", Summary: "press a machine's reset button", Example: "vm reset web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error { return vm.Reset() }), Complete: h.completeVM},
+		{Name: "vm nmi", Args: "NAME", Summary: "send a machine a non-maskable interrupt, so that a guest that hangs says where", Example: "vm nmi web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error { vm.NMI(); return nil }), Complete: h.completeVM},
+		{Name: "vm delete", Args: "NAME", Summary: "end a machine that does not run and free its memory", Example: "vm delete web", Run: h.cmdVMDelete, Complete: h.completeVM},
+		{Name: "vm list", Summary: "list the machines", Example: "vm list", Shows: true, Run: h.cmdVMList},
+		{Name: "vm show", Args: "NAME", Summary: "show a machine: configuration, exits, events", Example: "vm show web", Shows: true, Run: h.cmdVMShow, Complete: h.completeVM},
+		{Name: "vm console", Args: "NAME [log]", Summary: "watch a machine's serial console and type on it; ^] returns here",
+			Detail: "It begins with what the guest has printed so far (the last MiB). With log it prints that and returns.", Example: "vm console web", Run: h.cmdVMConsole, Complete: h.completeVM},
+	}
+}
+
+// vm finds the machine that a command's first argument names.
+func (h *host) vm(c *shell.Call) (*vmm.VM, error) {
+	r, err := h.machines()
+	if err != nil {
+		return nil, err
+	}
+	if len(c.Args) == 0 {
+		return nil, shell.Usagef("the machine's name is missing")
+	}
+	return r.Get(c.Args[0])
+}
+
+// onVM is a command with a machine's name as its only argument.
+func (h *host) onVM(f func(*shell.Call, *vmm.VM) error) func(*shell.Call) error {
+	return func(c *shell.Call) error {
+		if len(c.Args) > 1 {
+			return shell.Usagef("only a name is wanted, not also %q", c.Args[1])
+		}
+		vm, err := h.vm(c)
+		if err != nil {
+			return err
+		}
+		if err := f(c, vm); err != nil {
+			return err
+		}
+		c.Printf("vm %s: %v\n", vm.Name(), vm.Status())
+		return nil
+	}
+}
+
+func (h *host) completeVM(args []string, word string) []string {
+	if len(args) != 0 || h.vms == nil {
+		return nil
+	}
+	var names []string
+	for _, vm := range h.vms.List() {
+		names = append(names, vm.Name())
+	}
+	return names
+}
+
+func (h *host) completeCreate(args []string, word string) []string {
+	if len(args) == 0 {
+		return nil
+	}
+	opts := []string{"kernel=", "initrd=", "mem=", "cpus=", "cmdline=", "module=", "cpu=", "on_crash="}
+	if k, _, ok := strings.Cut(word, "="); ok && (k == "kernel" || k == "initrd" || k == "module") {
+		for _, m := range moduleList() {
+			opts = append(opts, k+"=module:"+m)
+		}
+	}
+	return opts
+}
+
+func (h *host) cmdVMCreate(c *shell.Call) error {
+	r, err := h.machines()
+	if err != nil {
+		return err
+	}
+	cfg := vmm.Config{Memory: 512 << 20, CPUs: 1}
+	var modules []string
+	seen := map[string]bool{}
+	for i, a := range c.Args {
+		k, v, ok := strings.Cut(a, "=")
+		if !ok {
+			if i != 0 {
+				return shell.Usagef("%q: only the name stands without a =", a)
+			}
+			cfg.Name = a
+			continue
+		}
+		if seen[k] && k != "module" {
+			return shell.Usagef("%s= is given twice", k)
+		}
+		seen[k] = true
+		switch k {
+		case "kernel":
+			cfg.Kernel = v
+		case "initrd":
+			cfg.Initrd = v
+		case "module":
+			modules = append(modules, v)
+		case "mem":
+			if cfg.Memory, err = shell.ParseBytes(v); err != nil {
+				return shell.Usagef("mem: %v", err)
+			}
+		case "cpus":
+			if cfg.CPUs, err = strconv.Atoi(v); err != nil {
+				return shell.Usagef("cpus: %q is no number", v)
+			}
+		case "cmdline":
+			cfg.CommandLine = v
+		case "cpu":
+			if v == "list" {
+				for _, m := range cpuid.Models() {
+					fmt.Fprintf(c.Out, "%s\n", m.Name)
+				}
+				return nil
+			}
+			cfg.Model = v
+		case "on_crash":
+			cfg.OnCrash = v
+		default:
+			return shell.Usagef("unknown option %q", k)
+		}
+	}
+	if cfg.Name == "" {
+		return shell.Usagef("the machine's name is missing")
+	}
+	cfg.Modules = modules
+	if err := cfg.Check(); err != nil {
+		return err
+	}
+	if _, err := r.Get(cfg.Name); err == nil {
+		return fmt.Errorf("vm %s exists already: `vm delete %s`, or use another name", cfg.Name, cfg.Name)
+	}
+	var files vmm.Files
+	if files.Kernel, err = h.file(c, cfg.Kernel); err != nil {
+		return fmt.Errorf("vm %s: kernel: %w", cfg.Name, err)
+	}
+	if cfg.Initrd != "" {
+		if files.Initrd, err = h.file(c, cfg.Initrd); err != nil {
+			return fmt.Errorf("vm %s: initrd: %w", cfg.Name, err)
+		}
+	}
+	for _, m := range modules {
+		name, args, _ := strings.Cut(m, ",")
+		data, err := h.file(c, name)
+		if err != nil {
+			return fmt.Errorf("vm %s: module: %w", cfg.Name, err)
+		}
+		files.Modules = append(files.Modules, loader.Module{Name: strings.TrimSpace(strings.TrimPrefix(name, "module:") + " " + args), Data: data})
+	}
+	vm, err := r.Create(cfg, files)
+	if err != nil {
+		return err
+	}
+	h.watch(vm)
+	c.Printf("vm %s: %v; `vm start %s` starts it\n", vm.Name(), vm.Status(), vm.Name())
+	return nil
+}
+
+// watch is called for every machine that comes to be here.
+func (h *host) watch(vm *vmm.VM) {}
+
+func (h *host) cmdVMStop(c *shell.Call) error {
+	wait := 30 * time.Second
+	for i, a := range c.Args {
+		if i == 0 {
+			continue
+		}
+		if a == "force" {
+			wait = 0
+		} else if s, ok := strings.CutPrefix(a, "wait="); ok {
+			n, err := strconv.Atoi(s)
+			if err != nil || n < 0 || n > 86400 {
+				return shell.Usagef("%q is no number of seconds from 0 to 86400", s)
+			}
+			wait = time.Duration(n) * time.Second
+		} else {
+			return shell.Usagef("%q is neither force nor wait=SECONDS", a)
+		}
+	}
+	vm, err := h.vm(c)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(c.Ctx, wait)
+	defer cancel()
+	if wait > 0 && vm.Status() == vmm.Running {
+		c.Printf("vm %s: waiting up to %v for the guest to power off\n", vm.Name(), wait)
+	}
+	if err := vm.Stop(ctx); err != nil {
+		return err
+	}
+	c.Printf("vm %s: %v\n", vm.Name(), vm.Status())
+	return nil
+}
+
+func (h *host) cmdVMDelete(c *shell.Call) error {
+	vm, err := h.vm(c)
+	if err != nil {
+		return err
+	}
+	if err := h.vms.Delete(vm.Name()); err != nil {
+		return err
+	}
+	c.Printf("vm %s: deleted\n", vm.Name())
+	return nil
+}
+
+type vmList []vmm.Info
+
+func (l vmList) Text(w io.Writer) {
+	t := shell.Table{Head: []string{"NAME", "STATUS", "CPUS", "MEMORY", "UP", "KERNEL"}}
+	for _, i := range l {
+		t.Row(i.Config.Name, i.Status, i.Config.CPUs, shell.Bytes(i.Config.Memory), seconds(i.Uptime), i.Config.Kernel)
+	}
+	t.Text(w)
+}
+
+func seconds(s float64) time.Duration {
+	return time.Duration(s * float64(time.Second)).Round(time.Second / 10)
+}
+
+func (h *host) cmdVMList(c *shell.Call) error {
+	if len(c.Args) != 0 {
+		return shell.Usagef("takes no argument")
+	}
+	r, err := h.machines()
+	if err != nil {
+		return err
+	}
+	l := vmList{}
+	for _, vm := range r.List() {
+		l = append(l, vm.Info())
+	}
+	return c.Show(l)
+}
+
+type vmInfo struct{ vmm.Info }
+
+func (h *host) cmdVMShow(c *shell.Call) error {
+	vm, err := h.vm(c)
+	if err != nil {
+		return err
+	}
+	return c.Show(vmInfo{vm.Info()})
+}
+
+func (i vmInfo) Text(w io.Writer) {
+	t := shell.Table{}
+	t.Row("name", i.Config.Name)
+	t.Row("status", i.Status)
+	t.Row("up", seconds(i.Uptime))
+	t.Row("memory", shell.Bytes(i.Config.Memory))
+	t.Row("CPU model", i.Config.Model)
+	t.Row("kernel", i.Config.Kernel)
+	if i.Config.Initrd != "" {
+		t.Row("initrd", i.Config.Initrd)
+	}
+	t.Row("command line", i.Config.CommandLine)
+	t.Row("console", fmt.Sprintf("%d bytes written", i.Console))
+	if i.Ports+i.MMIO > 0 {
+		t.Row("unanswered", fmt.Sprintf("%d port accesses, %d memory accesses", i.Ports, i.MMIO))
+	}
+	t.Text(w)
+	for n, cpu := range i.CPUs {
+		fmt.Fprintf(w, "CPU %d: %d entries, %d events injected, %d instructions emulated, halted %v\n", n, cpu.Entries, cpu.Injected, cpu.Emulated, seconds(cpu.Halted))
+		names := make([]string, 0, len(cpu.Exits))
+		for r := range cpu.Exits {
+			names = append(names, r)
+		}
+		sort.Slice(names, func(a, b int) bool { return cpu.Exits[names[a]] > cpu.Exits[names[b]] })
+		for _, r := range names {
+			fmt.Fprintf(w, "  %12d  %s\n", cpu.Exits[r], r)
+		}
+	}
+	for _, e := range i.Events {
+		fmt.Fprintf(w, "%s  %s\n", e.Time.UTC().Format(time.RFC3339), e.Text)
+	}
+}
+
+// escape is the key that leaves a guest's console: ^].
+const escape = 0x1d
+
+func (h *host) cmdVMConsole(c *shell.Call) error {
+	vm, err := h.vm(c)
+	if err != nil {
+		return err
+	}
+	buf := make([]byte, 16<<10)
+	if len(c.Args) == 2 && c.Args[1] == "log" {
+		for pos := int64(0); ; {
+			n, next := vm.ReadConsole(buf, pos)
+			if n == 0 {
+				return nil
+			}
+			if _, err := c.Out.Write(buf[:n]); err != nil {
+				return err
+			}
+			pos = next
+		}
+	}
+	if len(c.Args) != 1 {
+		return shell.Usagef("a name, or a name and the word log, is wanted")
+	}
+	if c.Input == nil || c.Raw == nil {
+		return fmt.Errorf("there is no keyboard here; `vm console %s log` prints what the guest has written", vm.Name())
+	}
+	fmt.Fprintf(c.Out, "console of %s; ^] returns to the host\n", vm.Name())
+	c.Raw(true)
+	defer c.Raw(false)
+	ctx, cancel := context.WithCancel(c.Ctx)
+	defer cancel()
+	// A read of the keyboard can not be interrupted, so whoever reads it decides
+	// when this ends; the guest's end is only shown.
+	shown := make(chan struct{})
+	go func() {
+		defer close(shown)
+		for pos := int64(0); ; {
+			n, next, err := vm.FollowConsole(ctx, buf, pos)
+			if n > 0 {
+				if _, err := c.Out.Write(buf[:n]); err != nil {
+					cancel()
+					return
+				}
+			}
+			if err != nil {
+				return
+			}
+			pos = next
+		}
+	}()
+	key := make([]byte, 256)
+	for ctx.Err() == nil {
+		n, err := c.Input.Read(key)
+		for i, k := range key[:n] {
+			if k == escape {
+				n, err = i, errEscape
+				break
+			}
+		}
+		for in := key[:n]; len(in) > 0 && ctx.Err() == nil; {
+			m := vm.Input(in)
+			in = in[m:]
+			if len(in) > 0 && m == 0 {
+				select {
+				case <-vm.Room():
+				case <-ctx.Done():
+				case <-time.After(time.Second):
+					in = nil // a guest that does not read its keyboard loses keys, as on a real line
+				}
+			}
+		}
+		if err != nil {
+			break
+		}
+	}
+	cancel()
+	<-shown
+	c.Raw(false)
+	fmt.Fprintf(c.Out, "\nback on the host; vm %s is %v\n", vm.Name(), vm.Status())
+	return nil
+}
+
+var errEscape = errors.New("escape")
