@@ -71,6 +71,9 @@ type silicon struct {
 // component is where an XSAVE component ends, 0 if it does not exist here.
 func (s *silicon) component(i uint) uint32 { return s.xend[i] }
 
+// tcg tells whether the ground is QEMU's TCG: see the package's comment.
+func (s *silicon) tcg() bool { return !s.has(featNextRIP) }
+
 func (s *silicon) has(bit uint32) bool { return s.features&bit != 0 }
 
 type cpuidFunc func(leaf, sub uint32) (a, b, c, d uint32)

@@ -15,7 +15,9 @@
 //
 // QEMU's TCG (seen: 7.2) differs from the manual in ways that are borne here, each at
 // no cost elsewhere: it saves no nRIP and has no decode assists (fetch.go), leaves
-// EXITINTINFO's low bits stale when bit 31 is clear (event.go), compares V_INTR_PRIO
-// with V_TPR by >= (event.go), leaves P out of a reserved-bit fault and the address
-// size out of IOIO's information (exit.go).
+// EXITINTINFO's low bits stale when bit 31 is clear, enters without the interrupt
+// shadow, and aborts if a guest lowers CR8 below a waiting V_IRQ (event.go), executes XSETBV without an exit (run.go) and so
+// task switches, and leaves P out of a reserved-bit fault and the address size out of
+// IOIO's information (exit.go). It is known by having no next-RIP saving, which every
+// processor with nested paging has.
 package svm

@@ -151,18 +151,23 @@ func (v *VCPU) settleEvent() {
 func (v *VCPU) armWindows() {
 	m := v.vm
 	vintr := m.vintr&^(vWindow|vTPRMask) | v.regs.CR8&vTPRMask
-	if v.window != 0 {
-		prio := uint64(v.window)
-		if v.prioGE {
-			prio--
+	want := v.window != 0
+	if v.space.b.tcg() {
+		// V_IRQ waits for IF only; for CR8 the guest's writes to it exit.
+		v.wantCR8(want)
+		want = want && v.regs.CR8 < uint64(v.window)
+		if want && v.shadow() {
+			v.stepping, want = true, false // VMRUN does not load the shadow
 		}
-		vintr |= vIRQ | prio<<vPrioShift
+	}
+	if want {
+		vintr |= vIRQ | uint64(v.window)<<vPrioShift
 	}
 	if vintr != m.vintr {
 		m.vintr = vintr
 		v.clean &^= cleanTPR
 	}
-	v.want(exitVINTR, v.window != 0)
+	v.want(exitVINTR, want)
 	// One instruction stands between now and an NMI: the IRET that ends the
 	// handler of the last one, or the one in a shadow. It is stepped over.
 	if v.wantNMI && v.shadow() {
@@ -176,6 +181,14 @@ func (v *VCPU) armWindows() {
 		m.rflags |= flagTF
 	}
 	v.enteredRIP = m.rip
+}
+
+func (v *VCPU) wantCR8(on bool) {
+	const bit = 1 << 8
+	if on != (v.vm.writeCR&bit != 0) {
+		v.vm.writeCR ^= bit
+		v.clean &^= cleanIntercepts
+	}
 }
 
 // want switches the intercept of an event.

@@ -14,14 +14,10 @@ func (v *VCPU) handle(e *vcpu.Exit) bool {
 		v.stats.Exits[vcpu.ExitHost]++
 		return false // taken when Privileged returned
 	case exitVINTR:
-		if v.windowOpen() {
-			e.Reason = vcpu.ExitInterruptWindow
-			return true
+		if !v.windowOpen() {
+			return false
 		}
-		if v.regs.CR8 >= uint64(v.window) {
-			v.prioGE = true // TCG; with the priority less by one it means the same
-		}
-		return false
+		e.Reason = vcpu.ExitInterruptWindow
 	case exitCPUID:
 		e.Reason, e.Len = vcpu.ExitCPUID, v.length(code)
 	case exitMSR:
@@ -75,8 +71,8 @@ func (v *VCPU) handle(e *vcpu.Exit) bool {
 		return false
 	case exitException + vcpu.VecMC:
 		return false // the kernel's handler has seen it
-	case exitWriteCR + 4:
-		if v.writeCR4() {
+	case exitWriteCR + 4, exitWriteCR + 8:
+		if v.writeCR(int(code - exitWriteCR)) {
 			return false
 		}
 		e.Value = code

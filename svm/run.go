@@ -80,6 +80,9 @@ func (v *VCPU) Run(e *vcpu.Exit) error {
 		if m.exitCode == exitInvalid {
 			return v.refused()
 		}
+		if bad := v.gxcr0 &^ (v.space.cfg.CPUID.XCR0 | 1); bad != 0 {
+			return fmt.Errorf("svm: the guest has set XCR0 to %#x, without an exit here: its CPU model has no components %#x", v.gxcr0, bad)
+		}
 		v.clean = cleanAll
 		v.flush = false
 		own := v.endStep()
@@ -127,9 +130,10 @@ func run(arg unsafe.Pointer) {
 			return
 		}
 	}
-	kernel.SetTimer(v.deadline)
 	if v.wantNMI && v.vm.eventInj&eventValid != 0 {
-		kernel.KickCPU(id) // leave the guest as soon as the event is delivered
+		kernel.SetTimer(kernel.TSC()) // leave the guest as soon as the event is delivered
+	} else {
+		kernel.SetTimer(v.deadline)
 	}
 	v.place(c, id)
 	if v.drLive {

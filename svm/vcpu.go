@@ -35,7 +35,6 @@ type VCPU struct {
 	stepTF     bool // the trap flag is ours
 	stepIRET   bool
 	enteredRIP uint64
-	prioGE     bool // this ground compares V_INTR_PRIO with V_TPR by >=
 
 	dr       [4]uint64
 	drLive   bool // the guest may use DR0-3 without an exit
@@ -68,6 +67,9 @@ func newVCPU(s *Space) (*VCPU, error) {
 	v.xmask, v.hxcr0, v.gxcr0 = b.xcr0, b.xcr0, 1
 	if b.xsaveOpt {
 		v.opt = 1
+	}
+	if b.tcg() {
+		v.spy = 1
 	}
 	v.setUpControls()
 	return v, nil

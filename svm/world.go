@@ -13,6 +13,7 @@ type world struct {
 	gxcr0 uint64  // XCR0 as the guest sees it
 	hxcr0 uint64
 	opt   uint64 // 1: XSAVEOPT exists
+	spy   uint64 // 1: see what the guest has made of XCR0, since XSETBV does not exit
 }
 
 // enter switches to the guest until its next exit.

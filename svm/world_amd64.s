@@ -81,6 +81,14 @@ sameIn:
 	CLI
 	STGI
 
+	CMPQ	world_spy(DI), $0
+	JEQ	trust
+	XORL	CX, CX
+	XGETBV
+	SHLQ	$32, DX
+	ORQ	DX, AX
+	MOVQ	AX, world_gxcr0(DI)
+trust:
 	MOVQ	world_hxcr0(DI), AX
 	CMPQ	AX, world_gxcr0(DI)
 	JEQ	sameOut

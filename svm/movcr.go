@@ -1,0 +1,69 @@
+package svm
+
+import "godwit/vmm/vcpu"
+
+// writeCR carries out a MOV to CR4, the control register whose bits the CPU model
+// limits, or to CR8. It returns false if the instruction can not be read.
+func (v *VCPU) writeCR(cr int) bool {
+	gpr, n, ok := v.movToCR(cr)
+	if !ok {
+		return false
+	}
+	if n == 0 {
+		return true // another VCPU has changed the code: the guest meets what stands there now
+	}
+	x := v.regs.GPR[gpr]
+	if !v.long64() {
+		x &= 0xffff_ffff
+	}
+	if cr == 8 {
+		if x > 15 {
+			v.queue(vcpu.GP())
+			return true
+		}
+		v.regs.CR8 = x
+	} else if err := v.Set(vcpu.CR4, x); err != nil {
+		v.queue(vcpu.GP())
+		return true
+	}
+	v.Skip(n)
+	if v.regs.RFLAGS&flagTF != 0 {
+		const bs = 1 << 14
+		v.vm.dr6 |= bs
+		v.clean &^= cleanDR
+		v.queue(vcpu.Event{Valid: true, Type: vcpu.EventException, Vector: vcpu.VecDB})
+	}
+	return true
+}
+
+// movToCR is the register that the instruction names, and its length: 0 if it is
+// another instruction by now.
+func (v *VCPU) movToCR(cr int) (gpr int, n uint8, ok bool) {
+	m := v.vm
+	if v.space.b.has(featDecode) && v.space.b.has(featNextRIP) && m.exitInfo1>>63 != 0 {
+		if n := m.nextRIP - m.rip; n-1 < 15 { // APM 15.8.1
+			return int(m.exitInfo1 & 15), uint8(n), true
+		}
+	}
+	var b [15]byte
+	got := v.fetch(&b)
+	i := v.prefixes(b[:got])
+	if i+3 > got || b[i] != 0x0f || b[i+1] != 0x22 {
+		return 0, 0, got > 0
+	}
+	reg := int(b[i+2] >> 3 & 7)
+	gpr = int(b[i+2] & 7)
+	if i > 0 && b[i-1]&0xf0 == 0x40 && v.long64() { // REX.R, REX.B
+		reg |= int(b[i-1]) << 1 & 8
+		gpr |= int(b[i-1]) << 3 & 8
+	}
+	for _, p := range b[:i] {
+		if p == 0xf0 && reg == 0 {
+			reg = 8 // LOCK MOV CR0 is MOV CR8 (APM vol. 3, MOV CRn)
+		}
+	}
+	if reg != cr {
+		return 0, 0, true
+	}
+	return gpr, uint8(i + 3), true
+}
