@@ -37,6 +37,7 @@ func newHost() *host {
 	h.sh.Add(h.vmCommands()...)
 	h.sh.Add(h.migrateCommands()...)
 	h.sh.Add(h.netCommands()...)
+	h.sh.Add(h.selftestCommands()...)
 	return h
 }
 
