@@ -41,8 +41,8 @@ func putHeader(b []byte, t msgType, seq uint32, payload []byte) {
 	b[4], b[5], b[6], b[7] = frameVersion, byte(t), 0, 0
 	le.PutUint32(b[8:], seq)
 	le.PutUint32(b[12:], uint32(len(payload)))
-	le.PutUint32(b[16:], crc32.Checksum(payload, castagnoli))
-	le.PutUint32(b[20:], crc32.Checksum(b[:20], castagnoli))
+	le.PutUint32(b[16:], checksum(payload))
+	le.PutUint32(b[20:], checksum(b[:20]))
 }
 
 // parseHeader checks everything that a header alone can be checked for.
@@ -51,7 +51,7 @@ func parseHeader(b *[headerSize]byte) (h header, err error) {
 	if m := le.Uint32(b[0:]); m != frameMagic {
 		return h, protocolError("the peer does not speak this protocol (magic %#x, not %#x)", m, frameMagic)
 	}
-	if got, want := le.Uint32(b[20:]), crc32.Checksum(b[:20], castagnoli); got != want {
+	if got, want := le.Uint32(b[20:]), checksum(b[:20]); got != want {
 		return h, protocolError("frame header damaged in transit (checksum %#x, not %#x)", got, want)
 	}
 	if b[4] != frameVersion {
@@ -78,3 +78,5 @@ func (e *ProtocolError) Error() string { return "migrate: " + e.text }
 func protocolError(format string, a ...any) error {
 	return &ProtocolError{fmt.Sprintf(format, a...)}
 }
+
+func checksum(b []byte) uint32 { return crc32.Checksum(b, castagnoli) }

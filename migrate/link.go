@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"net"
 	"sync"
@@ -266,7 +265,7 @@ func (l *link) recvFrame(at func() place) (msgType, []byte, error) {
 	if _, err := io.ReadFull(l, b); err != nil {
 		return 0, nil, fmt.Errorf("migrate: the connection broke in the middle of %v: %w", h.typ, err)
 	}
-	if sum := crc32.Checksum(b, castagnoli); sum != h.sum {
+	if sum := checksum(b); sum != h.sum {
 		return 0, nil, protocolError("%v damaged in transit (checksum %#x, not %#x)", h.typ, sum, h.sum)
 	}
 	return h.typ, b, nil

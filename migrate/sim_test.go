@@ -439,7 +439,7 @@ func (h *simHost) Prepare(ctx context.Context, m Machine) (Incoming, error) {
 		return nil, err
 	}
 	var l load
-	if _, err := fmt.Sscanf(string(m.Config), "sim %d %d %d %v", &l.cpus, &l.burst, &l.pause, &l.seq); err != nil || l.cpus < 1 || l.cpus > 64 {
+	if _, err := fmt.Sscanf(string(m.Config), "sim %d %d %d %v", &l.cpus, &l.burst, &l.pause, &l.seq); err != nil || l.cpus < 1 || l.cpus > 64 || l.burst > 1000 || l.pause > time.Second {
 		return nil, fmt.Errorf("config %q: %v", m.Config, err)
 	}
 	h.mu.Lock()

@@ -544,7 +544,7 @@ func (g *Migration) verify(l *link) error {
 			w.U32(uint32(n))
 			for i := range n {
 				g.guest.ReadPages(first+i, page[:])
-				w.U32(crc32.Checksum(page[:], castagnoli))
+				w.U32(checksum(page[:]))
 			}
 			if err := l.send(msgVerify, w.Bytes()); err != nil {
 				return err

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"net"
 	"sync"
 	"time"
@@ -435,7 +434,7 @@ func (s *session) verify(b []byte) error {
 	var page [PageSize]byte
 	for i := range n {
 		s.in.ReadPages(first+i, page[:])
-		if got, want := crc32.Checksum(page[:], castagnoli), le.Uint32(sums[i*4:]); got != want {
+		if got, want := checksum(page[:]), le.Uint32(sums[i*4:]); got != want {
 			return fmt.Errorf("migrate: page %#x differs (checksum %#x, at the source %#x)", first+i, got, want)
 		}
 	}
@@ -448,7 +447,7 @@ func (s *session) load(b []byte) error {
 	if err != nil {
 		return err
 	}
-	if length != uint64(len(s.blob)) || sum != crc32.Checksum(s.blob, castagnoli) {
+	if length != uint64(len(s.blob)) || sum != checksum(s.blob) {
 		return protocolError("the machine's state came with %d bytes, not %d, or damaged", len(s.blob), length)
 	}
 	begin := time.Now()
