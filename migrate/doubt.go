@@ -46,6 +46,7 @@ func (g *Migration) commit(l *link) {
 		g.part(func(d *Downtime) *time.Duration { return &d.Commit })
 		g.rep.update(func(r *Report) {
 			r.Downtime.Total = time.Since(g.stopped)
+			r.Bytes = l.written.Load()
 			if start, err := parseU64(msgStarted, b); err == nil {
 				r.Downtime.Start = time.Duration(start)
 			}

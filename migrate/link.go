@@ -60,6 +60,8 @@ type link struct {
 	waiting atomic.Int64 // tick since which a step of the peer is awaited
 	sent    atomic.Bool  // something, since the last tick
 	chatty  atomic.Bool  // greetings are over: keep-alives may be sent
+	written atomic.Uint64
+	read    atomic.Uint64 // bytes
 
 	pen  chan struct{} // holds one value, which whoever writes a frame takes
 	wseq uint32
@@ -201,6 +203,7 @@ func (l *link) write(t msgType, b []byte) error {
 		l.writing.Store(l.now.Load())
 		n, err := l.conn.Write(b[:min(len(b), maxWrite)])
 		l.writing.Store(0)
+		l.written.Add(uint64(n))
 		if err != nil {
 			l.fail(fmt.Errorf("migrate: sending %v: %w", t, err))
 			return l.err()
@@ -215,6 +218,7 @@ func (l *link) Read(p []byte) (int, error) {
 	l.reading.Store(l.now.Load())
 	n, err := l.conn.Read(p)
 	l.reading.Store(0)
+	l.read.Add(uint64(n))
 	return n, err
 }
 

@@ -249,5 +249,4 @@ func TestATargetRefusesWhatItCannotTake(t *testing.T) {
 		t.Error(err)
 	}
 	p.end(w)
-	hs[0].guest("g").halt()
 }

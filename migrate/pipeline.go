@@ -70,7 +70,7 @@ func (t *task) write(b *batch) {
 	t.g.rep.update(func(r *Report) {
 		r.Pages += b.raw + b.zero
 		r.Zero += b.zero
-		r.Bytes += uint64(len(f))
+		r.Bytes = t.l.written.Load()
 	})
 }
 

@@ -147,6 +147,7 @@ type simGuest struct {
 	writes  atomic.Uint64
 	running bool
 	stop    atomic.Bool
+	stopped chan struct{}
 	all     sync.WaitGroup
 
 	fmu      sync.Mutex // the tables
@@ -241,6 +242,7 @@ func (g *simGuest) run() {
 	g.h.w.runs(g.m.Name, g.h)
 	g.running = true
 	g.stop.Store(false)
+	g.stopped = make(chan struct{})
 	for i, c := range g.cpus {
 		g.all.Add(1)
 		go func() {
@@ -250,7 +252,10 @@ func (g *simGuest) run() {
 					g.step(i, c)
 				}
 				if g.load.pause > 0 {
-					time.Sleep(g.load.pause)
+					select {
+					case <-time.After(g.load.pause):
+					case <-g.stopped:
+					}
 				} else {
 					runtime.Gosched()
 				}
@@ -322,6 +327,7 @@ func (g *simGuest) flush() {
 
 func (g *simGuest) halt() {
 	g.stop.Store(true)
+	close(g.stopped)
 	g.all.Wait()
 	g.running = false
 	g.h.w.stops(g.m.Name, g.h)

@@ -91,7 +91,9 @@ type Migration struct {
 	stopped time.Time
 	begun   time.Time // of the downtime's current part
 	line    bandwidth
-	best    uint64 // the fewest pages left after a round so far
+	group   int    // in the last round
+	left    uint64 // pages after it
+	best    uint64 // the fewest after any
 	stale   int    // rounds since then
 }
 
@@ -400,7 +402,7 @@ func (g *Migration) copy(l *link) error {
 		return fmt.Errorf("migrate: tracking the writes of guest %q: %w", g.machine.Name, err)
 	}
 	g.tracked = true
-	g.best = pages
+	g.left, g.best = pages, pages
 	for round := uint32(0); ; round++ {
 		if err := g.sendRound(l, todo, pages, round, false); err != nil {
 			return err
@@ -415,20 +417,26 @@ func (g *Migration) copy(l *link) error {
 }
 
 // enough tells whether to stop the guest after this round, and keeps count of
-// whether that comes nearer.
+// whether that comes nearer. Within the downtime limit another round still pays
+// as long as rounds halve what is left: all of them together take no longer than
+// the limit, while the guest runs, and save most of the downtime.
 func (g *Migration) enough(round uint32) (bool, error) {
 	left := g.guest.Counters().Dirty
 	estimate := g.line.estimate(left)
 	g.rep.update(func(r *Report) { r.Estimate, r.Bandwidth = estimate, g.line.rate() })
 	g.notify()
-	if estimate <= g.opts.Downtime {
+	halved := left <= g.left/2
+	g.left = left
+	if estimate <= g.opts.Downtime && (!halved || estimate <= g.opts.Downtime/wellBelow || int(round)+1 >= g.opts.MaxRounds) {
 		return true, nil
 	}
 	// Less than a tenth gained in three rounds: more of them would only warm
-	// the line.
-	if left < g.best-g.best/10 {
+	// the line. Rounds with groups do not count, because smaller groups alone
+	// may bring a gain.
+	switch {
+	case left < g.best-g.best/10:
 		g.best, g.stale = left, 0
-	} else {
+	case g.group == 1 || g.opts.FixedGroup:
 		g.stale++
 	}
 	if int(round)+1 < g.opts.MaxRounds && g.stale < 3 {
@@ -440,6 +448,9 @@ func (g *Migration) enough(round uint32) (bool, error) {
 	}
 	return true, nil
 }
+
+// wellBelow: under a tenth of the limit nobody will notice less.
+const wellBelow = 10
 
 // sendRound sends the pages in todo and waits until the target has them.
 func (g *Migration) sendRound(l *link, todo Bitmap, pages uint64, round uint32, last bool) error {
@@ -464,6 +475,7 @@ func (g *Migration) sendRound(l *link, todo Bitmap, pages uint64, round uint32, 
 		t.writing += time.Since(flush)
 		g.line.measure(t)
 	}
+	g.group = t.group
 	took := time.Since(begin)
 	after := g.guest.Counters()
 	g.rep.update(func(r *Report) {
@@ -471,6 +483,7 @@ func (g *Migration) sendRound(l *link, todo Bitmap, pages uint64, round uint32, 
 			Pages: pages, Raw: t.sum.raw, Zero: t.sum.zero, Skipped: t.skipped, Bytes: t.bytes, Duration: took,
 			Dirtied: after.Dirty, Faults: after.Faults - before.Faults, Group: t.group, Last: last,
 		})
+		r.Skipped += t.skipped
 		r.Faults, r.Opened = after.Faults, after.Opened
 		r.Left = 0
 		if !last {

@@ -400,6 +400,8 @@ func (s *session) endRound(b []byte) error {
 	s.rep.update(func(r *Report) {
 		r.Rounds = append(r.Rounds, Round{Raw: s.sum.raw, Zero: s.sum.zero})
 		r.Pages += s.sum.raw + s.sum.zero
+		r.Zero += s.sum.zero
+		r.Bytes = s.l.read.Load()
 	})
 	switch {
 	case !s.last && s.round == maxRoundCount:
