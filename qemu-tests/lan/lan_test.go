@@ -162,6 +162,32 @@ func TestDHCPTellsAddressAndBootFile(t *testing.T) {
 	}
 }
 
+func TestRouterSolicitationsAreAnsweredAtOnce(t *testing.T) {
+	l, _, _ := newLAN(t)
+	a, _ := plugIn(t, l)
+	frame := make([]byte, headerSize+header.IPv6MinimumSize+header.ICMPv6HeaderSize+header.NDPRSMinimumSize)
+	header.Ethernet(frame).Encode(&header.EthernetFields{
+		SrcAddr: tcpip.LinkAddress(a.mac[:]), DstAddr: "\x33\x33\x00\x00\x00\x02", Type: header.IPv6ProtocolNumber})
+	header.IPv6(frame[headerSize:]).Encode(&header.IPv6Fields{
+		PayloadLength: 8, TransportProtocol: header.ICMPv6ProtocolNumber, HopLimit: 255, DstAddr: header.IPv6AllRoutersLinkLocalMulticastAddress})
+	header.ICMPv6(frame[headerSize+header.IPv6MinimumSize:]).SetType(header.ICMPv6RouterSolicit)
+	if _, err := a.conn.Write(frame); err != nil {
+		t.Fatal(err)
+	}
+	reply := a.receive(longTime)
+	if len(reply) < header.IPv6MinimumSize+header.ICMPv6HeaderSize+header.NDPRAMinimumSize {
+		t.Fatalf("reply of %d bytes", len(reply))
+	}
+	ip := header.IPv6(reply)
+	icmp := header.ICMPv6(ip.Payload())
+	sum := header.ICMPv6Checksum(header.ICMPv6ChecksumParams{Header: icmp, Src: ip.SourceAddress(), Dst: ip.DestinationAddress()})
+	ra := header.NDPRouterAdvert(icmp.MessageBody())
+	if icmp.Type() != header.ICMPv6RouterAdvert || icmp.Checksum() != sum || ip.HopLimit() != 255 ||
+		ra.RouterLifetime() != 0 || ra.ManagedAddrConfFlag() || ra.OtherConfFlag() {
+		t.Errorf("want an advertisement of no router, got % x", reply)
+	}
+}
+
 func TestHTTPServesFiles(t *testing.T) {
 	_, client, file := newLAN(t)
 	ctx, cancel := context.WithTimeout(context.Background(), longTime)

@@ -94,12 +94,14 @@ func newServer(ctx context.Context, l *LAN, dir, bootFile string) (*station, err
 	return s, s.serveTFTP(ctx, dir)
 }
 
-// input takes a frame from the switch. DHCP clients have no address yet, which the stack's sockets do not like, so
-// their frames are answered here.
+// input takes a frame from the switch. What it answers to machines without an address, which the stack's sockets
+// do not like, is done here.
 func (s *station) input(frame []byte) {
-	if reply := s.dhcp(frame); reply != nil {
-		s.lan.forward(s.port, reply)
-		return
+	for _, answer := range []func([]byte) []byte{s.dhcp, s.routerAdvertisement} {
+		if reply := answer(frame); reply != nil {
+			s.lan.forward(s.port, reply)
+			return
+		}
 	}
 	pkt := stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buffer.MakeWithData(append([]byte(nil), frame...))})
 	s.link.InjectInbound(0, pkt) // the Ethernet layer finds the protocol
