@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"sync"
 
+	"github.com/klauspost/compress/s2"
+
 	"godwit/vmm/state"
 )
 
@@ -125,42 +127,52 @@ func (r *Ring) StateName() string { return "console0" }
 // StateVersion implements state.Device.
 func (r *Ring) StateVersion() uint16 { return 1 }
 
-// SaveState implements state.Device.
+// SaveState implements state.Device. A machine is saved while it stands still, and
+// over a thin link a MiB would be felt: consoles compress well.
 func (r *Ring) SaveState(w *state.Writer) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	w.I64(r.end)
 	start := r.start()
-	b := make([]byte, 0, r.end-start)
+	text := make([]byte, 0, r.end-start)
 	for pos := start; pos < r.end; {
 		at := pos % int64(len(r.buf))
 		k := r.buf[at:min(int64(len(r.buf)), at+r.end-pos)]
-		b = append(b, k...)
+		text = append(text, k...)
 		pos += int64(len(k))
 	}
-	w.Blob(b)
+	w.I64(r.end)
+	w.Blob(s2.EncodeBetter(nil, text))
 }
 
 // LoadState implements state.Device.
 func (r *Ring) LoadState(_ uint16, rd *state.Reader) error {
 	end := rd.I64()
-	text := rd.Blob(Size)
+	packed := rd.Blob(s2.MaxEncodedLen(Size))
 	if rd.Err() != nil {
 		return rd.Err()
 	}
-	if end < 0 || end > 1<<62 || int64(len(text)) != min(end, Size) {
-		return fmt.Errorf("%d bytes are kept of a text of %d", len(text), end)
+	// The length first: nothing is allocated for one that can not be.
+	kept, err := s2.DecodedLen(packed)
+	if err != nil {
+		return fmt.Errorf("the text: %w", err)
+	}
+	if end < 0 || end > 1<<62 || int64(kept) != min(end, Size) {
+		return fmt.Errorf("%d bytes are kept of a text of %d", kept, end)
+	}
+	text, err := s2.Decode(make([]byte, kept), packed)
+	if err != nil {
+		return fmt.Errorf("the text: %w", err)
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	// Lay the text out so that each byte is at its position modulo the size.
-	n := Size
+	n := int64(Size)
 	if end <= Size {
-		n = int(min(max(end, first), Size))
+		n = min(max(end, first), Size)
 	}
 	r.buf = make([]byte, n)
 	for i, b := range text {
-		r.buf[(end-int64(len(text))+int64(i))%int64(n)] = b
+		r.buf[(end-int64(kept)+int64(i))%n] = b
 	}
 	r.end = end
 	r.wake()

@@ -3,6 +3,9 @@ package consolering
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"fmt"
+	"math/rand/v2"
 	"testing"
 	"time"
 
@@ -94,6 +97,37 @@ func TestStateRoundTrip(t *testing.T) {
 	devicetest.Refused(t, New(), devicetest.Save(a), 0, 1, "more text than was ever written")
 	devicetest.Refused(t, New(), devicetest.Save(a), 0, 200, "a short text lost its start")
 	devicetest.Refused(t, New(), devicetest.Save(a), 7, 0x7f, "a text of 2^63 bytes")
+}
+
+// What compresses badly must fit too, and a log should shrink.
+func TestStateIsCompressed(t *testing.T) {
+	noise, log := New(), New()
+	rng := rand.New(rand.NewPCG(1, 2))
+	for range Size / 8 {
+		noise.Write(binary.LittleEndian.AppendUint64(nil, rng.Uint64()))
+	}
+	for i := range Size / 64 {
+		fmt.Fprintf(log, "[%12.6f] eth0: link is up, %d Mb/s, full duplex, message %d\n", float64(i)/7, i%1000, i)
+	}
+	for _, r := range []*Ring{noise, log} {
+		z := New()
+		if err := devicetest.Load(z, devicetest.Save(r)); err != nil || !bytes.Equal(readAll(z), readAll(r)) {
+			t.Errorf("not what was saved: %v", err)
+		}
+	}
+	if n := len(devicetest.Save(log)); n > Size/3 {
+		t.Errorf("a MiB of log is %d bytes", n)
+	}
+}
+
+func BenchmarkSave(b *testing.B) {
+	r := New()
+	for i := range Size / 50 {
+		fmt.Fprintf(r, "[%12.6f] eth0: link is up, message %d\n", float64(i)/7, i)
+	}
+	for b.Loop() {
+		devicetest.Save(r)
+	}
 }
 
 func BenchmarkWriteByte(b *testing.B) {
