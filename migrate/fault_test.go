@@ -140,7 +140,7 @@ func (w *wire) pump(from io.Reader, to io.Writer, back bool) {
 
 // lineDelay lets the guest write while a round is on its way, so that every move
 // has the same rounds.
-const lineDelay = 15 * time.Millisecond
+const lineDelay = 300 * time.Millisecond
 
 // afterFault checks what must be true after any fault: exactly one host runs the
 // guest, nothing is left of it on the other, and it can be moved at once.
@@ -177,7 +177,7 @@ func moveUnderFault(t *testing.T, f *fault, body func(t *testing.T, p *pipes, hs
 		w := newWorld(t)
 		p := &pipes{wrap: f.wrap}
 		hs := p.add(w, "a", "b")
-		hs[0].addGuest("g", load{cpus: 1, burst: 4, pause: 10 * time.Millisecond}, small...)
+		hs[0].addGuest("g", load{cpus: 1, burst: 4, pause: 200 * time.Millisecond}, small...)
 		body(t, p, hs)
 		time.Sleep(4 * simTiming.Step) // for what comes late
 		p.end(w)
@@ -259,7 +259,7 @@ func TestABrokenNetworkLeavesAtMostOneAndAHealedOneExactlyOne(t *testing.T) {
 				t.Fatal(err)
 			}
 			for !f.fired.Load() && !ended(g) {
-				time.Sleep(time.Millisecond)
+				time.Sleep(20 * time.Millisecond)
 			}
 			p.setDown(true)
 			time.Sleep(2 * simTiming.Step)
@@ -392,7 +392,7 @@ func TestASilentPeerIsGivenUp(t *testing.T) {
 		w := newWorld(t)
 		mute, conn := net.Pipe()
 		h := w.newHost("a", func(context.Context, string) (net.Conn, error) { return conn, nil })
-		h.addGuest("g", load{cpus: 1, pause: time.Millisecond}, small...)
+		h.addGuest("g", load{cpus: 1, pause: 20 * time.Millisecond}, small...)
 		if _, err := h.m.Migrate(context.Background(), "g", "b", Options{}); !errors.Is(err, ErrSilent) {
 			t.Error(err)
 		}
@@ -439,7 +439,7 @@ func TestANewAttemptReplacesOneThatTheTargetTakesForAlive(t *testing.T) {
 		w := newWorld(t)
 		p := &pipes{}
 		hs := p.add(w, "a", "b")
-		hs[0].addGuest("g", load{cpus: 1, pause: time.Millisecond}, small...)
+		hs[0].addGuest("g", load{cpus: 1, pause: 20 * time.Millisecond}, small...)
 		p.wrap = func(conn net.Conn) net.Conn {
 			near, far := net.Pipe()
 			go func() { io.CopyN(conn, far, 2000); io.Copy(io.Discard, far) }() // and conn stays open

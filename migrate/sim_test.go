@@ -75,7 +75,8 @@ type simHost struct {
 	lazy   bool             // broken on purpose: Harvest does not flush
 }
 
-var simTiming = Timing{Tick: 10 * time.Millisecond, Silence: 200 * time.Millisecond, Step: time.Second, Dial: time.Second, Pause: time.Second, Retry: 50 * time.Millisecond}
+// simTiming is slow enough for real time on a busy machine; most tests use fake.
+var simTiming = Timing{Tick: 200 * time.Millisecond, Silence: 4 * time.Second, Step: 20 * time.Second, Dial: 20 * time.Second, Pause: 20 * time.Second, Retry: time.Second}
 
 // newHost makes a host that dials by dial.
 func (w *world) newHost(name string, dial func(ctx context.Context, address string) (net.Conn, error)) *simHost {
