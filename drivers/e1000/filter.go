@@ -13,7 +13,11 @@ func (d *Device) SetFilter(f nic.Filter) {
 	d.filter = f
 	if d.running { // else initialize does it
 		d.programFilter()
-		d.regs.Write32(regRCTL, d.receiveControl())
+		// QEMU's 82540EM receives nothing for a second after RCTL is written:
+		// only when it changes.
+		if v := d.receiveControl(); v != d.regs.Read32(regRCTL) {
+			d.regs.Write32(regRCTL, v)
+		}
 	}
 }
 

@@ -191,7 +191,7 @@ func TestHTTP(t *testing.T) {
 	}
 	for path, want := range map[string]string{
 		"/absent": "404",
-		"/round":  "five redirections",
+		"/round":  "5 redirections",
 		"/secure": "not http",
 		"/short":  "EOF",
 		"/silent": "timeout",

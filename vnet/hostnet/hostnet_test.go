@@ -19,7 +19,7 @@ import (
 )
 
 // host makes a network with given plugs.
-func host(t *testing.T, cfg Config, plugs ...*plug) *Net {
+func host(t testing.TB, cfg Config, plugs ...*plug) *Net {
 	t.Helper()
 	cfg.Log = func(s string) { t.Log(s) }
 	n := newNet(cfg)

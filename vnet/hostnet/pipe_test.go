@@ -40,7 +40,7 @@ type plug struct {
 	biggest int
 }
 
-func newCable(t *testing.T) *cable {
+func newCable(t testing.TB) *cable {
 	c := &cable{}
 	for i := range c.end {
 		pool, err := frame.NewPool(&frame.HeapMemory{}, 256, 65536)
