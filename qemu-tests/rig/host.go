@@ -89,7 +89,12 @@ func reply(command string) *regexp.Regexp {
 
 // JSON runs a command with -json and decodes what it shows into v.
 func (h *Host) JSON(ctx context.Context, command string, v any) error {
-	text, err := h.Do(ctx, command+" -json", CommandPatience)
+	return h.JSONWithin(ctx, command, v, CommandPatience)
+}
+
+// JSONWithin is JSON for a command that may be silent for longer.
+func (h *Host) JSONWithin(ctx context.Context, command string, v any, patience time.Duration) error {
+	text, err := h.Do(ctx, command+" -json", patience)
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,161 @@
+package scenarios
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"time"
+
+	"godwit/qemu-tests/machine"
+	"godwit/qemu-tests/rig"
+)
+
+func guests() []*rig.Scenario {
+	var list []*rig.Scenario
+	for _, cpus := range []int{1, 2} {
+		list = append(list, &rig.Scenario{
+			Name: fmt.Sprintf("guest-%dcpus", cpus), Cores: cpus, Limit: 4 * time.Minute,
+			About: fmt.Sprintf("Debian's cloud kernel boots on %d virtual processors, works, resets and powers off", cpus),
+			Skip: func(g machine.Ground) string {
+				if b, ok := g.(machine.Bochs); ok && b.Extension == machine.SVM && cpus > 1 {
+					return tooSlow
+				}
+				return ""
+			},
+			Run: func(ctx context.Context, t *rig.T) error { return guestLife(ctx, t, cpus) },
+		})
+	}
+	return append(list, &rig.Scenario{
+		Name: "guest-crash", About: "a guest that panics is told to the operator, and the host goes on", Limit: 3 * time.Minute,
+		Skip: onQEMU, Run: guestCrash,
+	}, &rig.Scenario{
+		Name: "guest-leak", About: "rounds of create, start, stop and delete end with the memory they began with", Limit: 4 * time.Minute,
+		Skip: onQEMU, Run: guestLeak,
+	})
+}
+
+const guestName = "g"
+
+// hostWithGuest starts a host that has the guest's files.
+func hostWithGuest(ctx context.Context, t *rig.T, cpus int) (*rig.Host, error) {
+	return t.Host(ctx, machine.Spec{Name: "host", CPUs: cpus, MemoryMiB: 768, Boot: image(t, "ip=none", t.GuestModules()...)})
+}
+
+// workTime is how long a guest works before it is judged, in its own seconds.
+const workTime = 5
+
+var guestHello = regexp.MustCompile(`guest: hello kernel=(\S+) cpus=(\d+) free=\S+ up=(\S+)\n`)
+
+func guestLife(ctx context.Context, t *rig.T, cpus int) error {
+	h, err := hostWithGuest(ctx, t, cpus)
+	if err != nil {
+		return err
+	}
+	spec := rig.GuestSpec{Name: guestName, CPUs: cpus, MemoryMiB: 256, CommandLine: "guest=workload guest.mem=32M guest.rate=500"}
+	if err := h.StartGuest(ctx, spec); err != nil {
+		return err
+	}
+	m, err := h.GuestExpect(ctx, guestName, "", guestHello)
+	if err != nil {
+		return err
+	}
+	t.Measure("guest's user space after", "%s s", m.Groups[3])
+	if m.Groups[2] != fmt.Sprint(cpus) {
+		return fmt.Errorf("the guest sees %s processors, has %d", m.Groups[2], cpus)
+	}
+	if _, err := h.Judge(ctx, guestName, workTime); err != nil {
+		return err
+	}
+	v, err := h.FinalVerdict(ctx, guestName)
+	if err != nil {
+		return err
+	}
+	t.Measure("verdict", "%s", v.Line)
+	if _, err := h.Do(ctx, "vm reset "+guestName, rig.CommandPatience); err != nil {
+		return err
+	}
+	if _, err := h.GuestExpect(ctx, guestName, "", regexp.MustCompile(`(?s)guest: final.*guest: hello .*guest: workload .*\n`)); err != nil {
+		return fmt.Errorf("after a reset: %w", err)
+	}
+	if _, err := h.GuestExpect(ctx, guestName, "poweroff\n", regexp.MustCompile(`guest: stopping .*\n`)); err != nil {
+		return err
+	}
+	return awaitStatus(ctx, h, "stopped")
+}
+
+// awaitStatus waits until the guest's state is one of want.
+func awaitStatus(ctx context.Context, h *rig.Host, want ...string) error {
+	for {
+		s, err := h.GuestStatus(ctx, guestName)
+		if err != nil {
+			return err
+		}
+		for _, w := range want {
+			if s == w {
+				return nil
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("%s: the guest is %s, not %q: %w", h.Name, s, want, context.Cause(ctx))
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+func guestCrash(ctx context.Context, t *rig.T) error {
+	h, err := hostWithGuest(ctx, t, 1)
+	if err != nil {
+		return err
+	}
+	if err := h.StartGuest(ctx, rig.GuestSpec{Name: guestName, CPUs: 1, MemoryMiB: 256, CommandLine: "guest=panic panic=0"}); err != nil {
+		return err
+	}
+	if _, err := h.GuestExpect(ctx, guestName, "", regexp.MustCompile(`Kernel panic - not syncing: Attempted to kill init`)); err != nil {
+		return err
+	}
+	if _, err := h.Do(ctx, "vm stop "+guestName+" force", rig.CommandPatience); err != nil {
+		return err
+	}
+	if _, err := h.Do(ctx, "vm delete "+guestName, rig.CommandPatience); err != nil {
+		return err
+	}
+	var f hostFacts
+	return h.JSON(ctx, "host", &f)
+}
+
+func guestLeak(ctx context.Context, t *rig.T) error {
+	h, err := hostWithGuest(ctx, t, 1)
+	if err != nil {
+		return err
+	}
+	round := func() (uint64, error) {
+		if err := h.StartGuest(ctx, rig.GuestSpec{Name: guestName, CPUs: 1, MemoryMiB: 256}); err != nil {
+			return 0, err
+		}
+		for _, c := range []string{"vm stop " + guestName + " force", "vm delete " + guestName} {
+			if _, err := h.Do(ctx, c, rig.CommandPatience); err != nil {
+				return 0, err
+			}
+		}
+		var f hostFacts
+		err := h.JSON(ctx, "host", &f)
+		return f.Memory.Total - f.Memory.Free, err
+	}
+	// Go's heap and the threads' stacks find their size in the first rounds.
+	const warm, rounds, slack = 5, 40, 2 << 20
+	var before, after uint64
+	for i := range warm + rounds {
+		if after, err = round(); err != nil {
+			return fmt.Errorf("round %d: %w", i, err)
+		}
+		if i < warm {
+			before = max(before, after)
+		}
+	}
+	t.Measure("memory used after warm-up and after the last round", "%d and %d KiB", before>>10, after>>10)
+	if after > before+slack {
+		return fmt.Errorf("after %d rounds the host uses %d KiB more than after %d", rounds, (after-before)>>10, warm)
+	}
+	return nil
+}

@@ -1,0 +1,128 @@
+package scenarios
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"strings"
+	"time"
+
+	"godwit/qemu-tests/machine"
+	"godwit/qemu-tests/rig"
+)
+
+func migrations() []*rig.Scenario {
+	return []*rig.Scenario{
+		{
+			Name: "migrate", About: "a guest under load moves ten times between two hosts and loses nothing", Cores: 2, Limit: 8 * time.Minute,
+			Skip: notOnSecondBochs, Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, 10) },
+		},
+	}
+}
+
+// pair is two hosts on one network.
+type pair struct {
+	hosts [2]*rig.Host
+	addr  [2]netip.Addr
+	nic   [2]*machine.NIC
+}
+
+// startPair starts two hosts; the first has the guest's files.
+func startPair(ctx context.Context, t *rig.T) (*pair, error) {
+	dir, err := folder(t, "")
+	if err != nil {
+		return nil, err
+	}
+	lan, err := t.LAN(ctx, dir, "")
+	if err != nil {
+		return nil, err
+	}
+	p := &pair{}
+	for i, name := range []string{"host1", "host2"} {
+		if p.nic[i], p.addr[i], err = lan.NIC(); err != nil {
+			return nil, err
+		}
+		var modules []machine.Module
+		if i == 0 {
+			modules = t.GuestModules()
+		}
+		line := fmt.Sprintf("name=%s ip=%s/24 migrate=insecure-tcp", name, p.addr[i])
+		if p.hosts[i], err = t.Host(ctx, machine.Spec{Name: name, CPUs: 1, MemoryMiB: 768, NIC: p.nic[i], Boot: image(t, line, modules...)}); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// moveReport is what scenarios read of `vm migrate -json`; see migrate.Report.
+type moveReport struct {
+	State    string        `json:"state"`
+	Error    string        `json:"error"`
+	Total    time.Duration `json:"total_ns"`
+	Pages    uint64        `json:"pages"`
+	Zero     uint64        `json:"zero_pages"`
+	Bytes    uint64        `json:"bytes"`
+	Faults   uint64        `json:"write_faults"`
+	Rounds   []struct{}    `json:"rounds"`
+	Downtime struct {
+		Total    time.Duration `json:"total_ns"`
+		Pause    time.Duration `json:"pause_ns"`
+		LastPass time.Duration `json:"last_pass_ns"`
+		State    time.Duration `json:"state_ns"`
+		Prepare  time.Duration `json:"prepare_ns"`
+		Commit   time.Duration `json:"commit_ns"`
+	} `json:"downtime"`
+}
+
+func (r moveReport) String() string {
+	d := r.Downtime
+	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+	return fmt.Sprintf("%.1f s, %d rounds, %d pages (%d zero), %.1f MB, downtime %.1f ms = pause %.1f + last pass %.1f + state %.1f + prepare %.1f + commit %.1f",
+		r.Total.Seconds(), len(r.Rounds), r.Pages, r.Zero, float64(r.Bytes)/1e6, ms(d.Total), ms(d.Pause), ms(d.LastPass), ms(d.State), ms(d.Prepare), ms(d.Commit))
+}
+
+// move moves the guest from host i to the other.
+func (p *pair) move(ctx context.Context, from int) (r moveReport, err error) {
+	const patience = 2 * time.Minute
+	err = p.hosts[from].JSONWithin(ctx, fmt.Sprintf("vm migrate %s %s", guestName, p.addr[1-from]), &r, patience)
+	return r, err
+}
+
+func migrateBackAndForth(ctx context.Context, t *rig.T, moves int) error {
+	p, err := startPair(ctx, t)
+	if err != nil {
+		return err
+	}
+	spec := rig.GuestSpec{Name: guestName, CPUs: 1, MemoryMiB: 192, CommandLine: "guest=workload guest.mem=32M guest.rate=500"}
+	if err := p.hosts[0].StartGuest(ctx, spec); err != nil {
+		return err
+	}
+	v, err := p.hosts[0].Judge(ctx, guestName, 0)
+	if err != nil {
+		return err
+	}
+	at := 0
+	var longest, total time.Duration
+	for n := range moves {
+		r, err := p.move(ctx, at)
+		if err != nil {
+			return fmt.Errorf("move %d: %w", n+1, err)
+		}
+		t.Logf("move %d: %v", n+1, r)
+		longest, total = max(longest, r.Downtime.Total), total+r.Total
+		at = 1 - at
+		if v, err = p.hosts[at].Judge(ctx, guestName, v.Up+0.5); err != nil {
+			return fmt.Errorf("after move %d: %w", n+1, err)
+		}
+		if status, err := p.hosts[1-at].GuestStatus(ctx, guestName); err == nil && status == "running" {
+			return fmt.Errorf("after move %d the guest runs on both hosts", n+1)
+		}
+	}
+	t.Measure("moves", "%d in %.1f s", moves, total.Seconds())
+	t.Measure("longest downtime", "%.1f ms", float64(longest.Microseconds())/1000)
+	if v, err = p.hosts[at].FinalVerdict(ctx, guestName); err != nil {
+		return err
+	}
+	t.Measure("verdict", "%s", strings.TrimPrefix(v.Line, "guest: "))
+	return nil
+}

@@ -1,0 +1,42 @@
+package scenarios
+
+import (
+	"context"
+	"fmt"
+	"regexp"
+	"time"
+
+	"godwit/qemu-tests/machine"
+	"godwit/qemu-tests/rig"
+)
+
+func selftests() []*rig.Scenario {
+	return []*rig.Scenario{
+		{
+			Name: "conformance", About: "the vCPU suite: every exit kind, event, page-table operation and state, the same on each vendor", Limit: 3 * time.Minute,
+			Run: conformance,
+		},
+	}
+}
+
+func conformance(ctx context.Context, t *rig.T) error {
+	h, err := t.Host(ctx, machine.Spec{Name: "host", CPUs: 2, Boot: image(t, "ip=none")})
+	if err != nil {
+		return err
+	}
+	text, err := h.Do(ctx, "selftest vcpu", time.Minute)
+	if err != nil {
+		return fmt.Errorf("%w:\n%s", err, text)
+	}
+	m := suiteResult.FindStringSubmatch(text)
+	if m == nil {
+		return fmt.Errorf("the suite gave no result:\n%s", text)
+	}
+	t.Measure("suite", "%s", m[1])
+	if m[2] == "0" || m[3] != "0" {
+		return fmt.Errorf("%s:\n%s", m[1], text)
+	}
+	return nil
+}
+
+var suiteResult = regexp.MustCompile(`selftest vcpu: (.*: (\d+) passed, (\d+) failed, \d+ skipped)`)
