@@ -19,7 +19,7 @@ const keepEvents = 32
 type events struct {
 	mu   sync.Mutex
 	list []Event
-	told map[string]bool // messages that are given once
+	told map[uint64]bool // messages that are given once, by a number of their kind
 }
 
 // event notes something and tells the operator.
@@ -36,15 +36,26 @@ func (vm *VM) event(format string, a ...any) {
 	}
 }
 
-// once is event for what a guest could repeat for ever.
-func (vm *VM) once(key, format string, a ...any) {
+// Kinds of messages that are given once.
+const (
+	tellHalt  = 1 << 40
+	tellMSR   = 2 << 40 // and the register's number
+	tellWMSR  = 3 << 40
+	tellPanic = 4 << 40
+)
+
+// maxTold bounds how many a guest can make us remember.
+const maxTold = 256
+
+// first tells whether a message that a guest could repeat for ever is new.
+func (vm *VM) first(key uint64) bool {
 	vm.events.mu.Lock()
-	told := vm.events.told[key] || len(vm.events.told) >= 256
-	vm.events.told[key] = true
-	vm.events.mu.Unlock()
-	if !told {
-		vm.event(format, a...)
+	defer vm.events.mu.Unlock()
+	if vm.events.told[key] || len(vm.events.told) >= maxTold {
+		return false
 	}
+	vm.events.told[key] = true
+	return true
 }
 
 // Events are the last ones.
@@ -58,19 +69,19 @@ func (vm *VM) Events() []Event {
 // first of each.
 func (vm *VM) unknownMSR(c *cpu, msr uint32, write bool) {
 	c.stats.badMSR.Add(1)
-	verb := "reads"
+	key, verb := uint64(tellMSR), "reads"
 	if write {
-		verb = "writes"
+		key, verb = tellWMSR, "writes"
 	}
-	if !vm.host.Quiet {
-		vm.once(fmt.Sprintf("msr %x %v", msr, write), "the guest %s MSR %#x, which this CPU model does not have: it got #GP", verb, msr)
+	if !vm.host.Quiet && vm.first(key|uint64(msr)) {
+		vm.event("the guest %s MSR %#x, which this CPU model does not have: it got #GP", verb, msr)
 	}
 }
 
 // haltedForGood: a processor that halted with interrupts off goes on only for an
 // NMI or INIT; for the boot processor that is the guest's end.
 func (vm *VM) haltedForGood(c *cpu) {
-	if c.index == 0 {
-		vm.once("halt", "CPU 0 halted with interrupts off: the guest has stopped without powering off")
+	if c.index == 0 && vm.first(tellHalt) {
+		vm.event("CPU 0 halted with interrupts off: the guest has stopped without powering off")
 	}
 }

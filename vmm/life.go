@@ -2,7 +2,6 @@ package vmm
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -117,7 +116,7 @@ func (c *cpu) describe() string {
 func (vm *VM) settle() {
 	vm.ctl.Lock()
 	defer vm.ctl.Unlock()
-	if vm.Status() == Running {
+	if vm.Status() == Running && vm.asked.Load() != askNothing {
 		vm.halt()
 		vm.settleLocked()
 	}
@@ -163,8 +162,8 @@ func (vm *VM) reboot() {
 
 // boot puts the machine into the state in which its kernel starts.
 func (vm *VM) boot() error {
-	if vm.files.Kernel == nil {
-		return errors.New("its kernel is not on this host (the machine came by migration): delete it and create it again")
+	if err := vm.haveFiles(); err != nil {
+		return err
 	}
 	if err := vm.firmware(); err != nil {
 		return err
@@ -177,6 +176,9 @@ func (vm *VM) boot() error {
 	if err != nil {
 		return err
 	}
+	vm.events.mu.Lock()
+	clear(vm.events.told)
+	vm.events.mu.Unlock()
 	vm.stoppedAt = vm.host.TSC()
 	for _, c := range vm.cpus {
 		if c.index > 0 {

@@ -19,6 +19,7 @@ const (
 	constant msrKind = iota // reads as value; writes of anything else are dropped
 	stored                  // one for each processor, holds what is written to its mask
 	register                // of the VCPU
+	absent                  // #GP, as real processors of the model's kind may give; not worth a note
 )
 
 type msrDef struct {
@@ -91,6 +92,10 @@ var msrs = [...]msrDef{
 	{msr: 0xc0010141, name: "OSVW_STATUS", kind: constant},
 	{msr: 0xc0011022, name: "DC_CFG", kind: constant},
 	{msr: 0xc0011023, name: "BU_CFG", kind: constant},
+	{msr: 0xc0010000, name: "PERF_CTL0", kind: absent}, {msr: 0xc0010001, name: "PERF_CTL1", kind: absent},
+	{msr: 0xc0010002, name: "PERF_CTL2", kind: absent}, {msr: 0xc0010003, name: "PERF_CTL3", kind: absent},
+	{msr: 0xc0010004, name: "PERF_CTR0", kind: absent}, {msr: 0xc0010005, name: "PERF_CTR1", kind: absent},
+	{msr: 0xc0010006, name: "PERF_CTR2", kind: absent}, {msr: 0xc0010007, name: "PERF_CTR3", kind: absent},
 	{msr: 0xc0011029, name: "DE_CFG", kind: stored, mask: all, value: 1 << 1}, // LFENCE serialises
 }
 
@@ -132,8 +137,11 @@ func (c *cpu) readMSR(msr uint32) (uint64, bool) {
 		c.vm.unknownMSR(c, msr, false)
 		return 0, false
 	}
-	if d := &msrs[i]; d.kind == register {
+	switch d := &msrs[i]; d.kind {
+	case register:
 		return c.v.Get(d.reg), true
+	case absent:
+		return 0, false
 	}
 	return c.msrs[i], true
 }
@@ -166,6 +174,8 @@ func (c *cpu) writeMSR(msr uint32, v uint64) bool {
 			return false
 		}
 		c.msrs[i] = v
+	case absent:
+		return false
 	}
 	return true
 }

@@ -81,7 +81,7 @@ func (vm *VM) newPlatform() error {
 	p.kbd = i8042.New(p.isa(1), p.isa(12), vm.reset)
 	p.sys = sysport.New(vm.reset)
 	p.ring = consolering.New()
-	p.uart = uart.New("uart0", uart.COM1, p.isa(4), p.ring)
+	p.uart = uart.New("uart0", uart.COM1, p.isa(4), &panicWatch{vm: vm})
 	var lines []device.Line
 	for i := range numPCIGSI {
 		lines = append(lines, p.ioapic.Line(firstPCIGSI+i))

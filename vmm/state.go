@@ -22,10 +22,17 @@ type spec struct {
 	Model    string   `json:"model"`
 	PhysBits uint8    `json:"phys_bits"`
 	Features []string `json:"features"`
+	// Files are those that Config names: kernel, initrd, modules.
+	Files []fileSum `json:"files"`
 }
 
 func (vm *VM) spec() spec {
-	return spec{vm.cfg, vm.model.Name, vm.model.PhysBits, vm.model.Features()}
+	vm.sumOnce.Do(func() {
+		if vm.sums == nil {
+			vm.sums = vm.files.sums()
+		}
+	})
+	return spec{vm.cfg, vm.model.Name, vm.model.PhysBits, vm.model.Features(), vm.sums}
 }
 
 // Spec describes the machine to the host it will move to.
@@ -49,6 +56,9 @@ func NewFromSpec(h *Host, b []byte) (*VM, error) {
 	if err := s.Config.Check(); err != nil {
 		return nil, err
 	}
+	if n := 2 + len(s.Config.Modules); len(s.Files) != n {
+		return nil, fmt.Errorf("vm %s: it names %d files and describes %d", s.Config.Name, n, len(s.Files))
+	}
 	m, err := cpuid.FromFeatures(s.Model, s.PhysBits, s.Features)
 	if err == nil {
 		err = h.CPU.Check(m)
@@ -56,6 +66,9 @@ func NewFromSpec(h *Host, b []byte) (*VM, error) {
 	var vm *VM
 	if err == nil {
 		vm, err = build(h, s.Config, Files{}, m)
+	}
+	if err == nil {
+		vm.sums = s.Files
 	}
 	if err != nil {
 		return nil, fmt.Errorf("vm %s: %w", s.Config.Name, err)
@@ -123,7 +136,7 @@ func (c cpuState) LoadState(_ uint16, r *state.Reader) error {
 	var bank msrBank
 	for i := range bank {
 		bank[i] = r.U64()
-		if d := &msrs[i]; d.kind == stored && bank[i]&^d.mask != 0 || d.kind == constant && bank[i] != d.value {
+		if d := &msrs[i]; d.kind == stored && bank[i]&^d.mask != 0 || d.kind != stored && bank[i] != d.value {
 			r.Fail(fmt.Errorf("MSR %s can not hold %#x", d.name, bank[i]))
 		}
 	}

@@ -25,13 +25,17 @@ type Host struct {
 	WallClock func() time.Time
 	Log       func(line string) // tells the operator; nil: no one
 	Quiet     bool              // do not tell of unknown MSRs
+	// File opens a file by the name a Config has for it; it serves machines
+	// that came by migration and boot anew. It may be nil.
+	File func(name string) ([]byte, error)
 }
 
 // A VM is one virtual machine.
 type VM struct {
 	host  *Host
 	cfg   Config
-	files Files
+	files Files     // Kernel nil: elsewhere, see haveFiles
+	sums  []fileSum // of files; nil: not computed yet
 	model *cpuid.Model
 
 	scale  scale
@@ -42,6 +46,8 @@ type VM struct {
 	bus    *bus
 	cpus   []*cpu
 	platform
+
+	sumOnce sync.Once
 
 	status atomic.Uint32 // a Status
 	asked  atomic.Uint32 // a request of the guest's own, see ask
@@ -79,7 +85,7 @@ func New(h *Host, cfg Config, files Files) (*VM, error) {
 func build(h *Host, cfg Config, files Files, model *cpuid.Model) (_ *VM, err error) {
 	cfg.Model = model.Name
 	vm := &VM{host: h, cfg: cfg, files: files, model: model, scale: newScale(h.TSCHz), bus: newBus()}
-	vm.events.told = map[string]bool{}
+	vm.events.told = map[uint64]bool{}
 	vm.group.Store(1)
 	defer func() {
 		if err != nil {

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"time"
 
+	"godwit/cmd/internal/shell"
 	"godwit/kernel"
 	"godwit/svm"
 	"godwit/vmm"
@@ -68,6 +71,9 @@ func (h *host) startVirt() {
 		Backend: be, Memory: physMemory{}, CPU: cpuid.NewHost(kernel.CPUID, caps),
 		TSC: kernel.TSC, TSCHz: kernel.TSCFrequency(), WallClock: time.Now,
 		Log: func(line string) { h.logf("%s", line) },
+		File: func(name string) ([]byte, error) {
+			return h.file(&shell.Call{Ctx: context.Background(), Out: io.Discard}, name)
+		},
 	})
 }
 

@@ -13,7 +13,6 @@ import (
 	"godwit/cmd/internal/shell"
 	"godwit/vmm"
 	"godwit/vmm/cpuid"
-	"godwit/vmm/loader"
 )
 
 func (h *host) vmCommands() []*shell.Command {
@@ -155,22 +154,9 @@ func (h *host) cmdVMCreate(c *shell.Call) error {
 	if _, err := r.Get(cfg.Name); err == nil {
 		return fmt.Errorf("vm %s exists already: `vm delete %s`, or use another name", cfg.Name, cfg.Name)
 	}
-	var files vmm.Files
-	if files.Kernel, err = h.file(c, cfg.Kernel); err != nil {
-		return fmt.Errorf("vm %s: kernel: %w", cfg.Name, err)
-	}
-	if cfg.Initrd != "" {
-		if files.Initrd, err = h.file(c, cfg.Initrd); err != nil {
-			return fmt.Errorf("vm %s: initrd: %w", cfg.Name, err)
-		}
-	}
-	for _, m := range modules {
-		name, args, _ := strings.Cut(m, ",")
-		data, err := h.file(c, name)
-		if err != nil {
-			return fmt.Errorf("vm %s: module: %w", cfg.Name, err)
-		}
-		files.Modules = append(files.Modules, loader.Module{Name: strings.TrimSpace(strings.TrimPrefix(name, "module:") + " " + args), Data: data})
+	files, err := vmm.OpenFiles(&cfg, func(name string) ([]byte, error) { return h.file(c, name) })
+	if err != nil {
+		return fmt.Errorf("vm %s: %w", cfg.Name, err)
 	}
 	vm, err := r.Create(cfg, files)
 	if err != nil {

@@ -1,0 +1,342 @@
+package vmm
+
+import (
+	"encoding/binary"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"godwit/vmm/internal/fakecpu"
+	"godwit/vmm/state"
+	"godwit/vmm/vcpu"
+)
+
+// wrmsr and the like are a guest's instructions.
+func wrmsr(e *vcpu.Exit, msr uint32, v uint64) error {
+	e.Reason, e.MSR, e.Value, e.Len = vcpu.ExitWRMSR, msr, v, 2
+	return nil
+}
+
+func hlt(e *vcpu.Exit) error { e.Reason, e.Len = vcpu.ExitHLT, 1; return nil }
+
+// A script is what one processor executes, an instruction a step; after the last
+// it halts for good.
+type script []func(v *fakecpu.VCPU, e *vcpu.Exit) error
+
+func write(msr uint32, v uint64) func(*fakecpu.VCPU, *vcpu.Exit) error {
+	return func(_ *fakecpu.VCPU, e *vcpu.Exit) error { return wrmsr(e, msr, v) }
+}
+
+func (s script) run(v *fakecpu.VCPU, e *vcpu.Exit) error {
+	n := v.Regs().GPR[vcpu.R15]
+	v.Regs().GPR[vcpu.R15]++
+	if n < uint64(len(s)) {
+		return s[n](v, e)
+	}
+	return hlt(e)
+}
+
+const (
+	apicBase = 0x1b
+	x2On     = 0xfee00c00
+	x2SVR    = 0x80f
+	x2EOI    = 0x80b
+	x2ICR    = 0x830
+	x2Timer  = 0x832
+	x2Init   = 0x838
+	x2Divide = 0x83e
+)
+
+func TestProcessorsStartEachOtherAndInterruptEachOther(t *testing.T) {
+	var started atomic.Uint64
+	var got atomic.Uint32
+	boot := script{
+		write(apicBase, x2On|1<<8), write(x2SVR, 0x1ff),
+		write(x2ICR, 1<<32|0x4500),      // INIT
+		write(x2ICR, 1<<32|0x4600|0x9a), // SIPI to 9a000h
+		write(x2ICR, 1<<32|0x4600|0x77), // the second one is too late
+	}
+	second := script{
+		func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+			started.Store(v.Segment(vcpu.CS).Base + v.Regs().RIP)
+			v.Regs().RFLAGS |= flagIF
+			return wrmsr(e, apicBase, x2On)
+		},
+		write(x2SVR, 0x1ff),
+		write(x2ICR, 0<<32|0x4055), // interrupt the first
+		func(v *fakecpu.VCPU, e *vcpu.Exit) error { return hlt(e) },
+	}
+	r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+		if v.Index == 1 {
+			if len(v.Injected) > 0 {
+				got.Or(1 << 31)
+			}
+			return second.run(v, e)
+		}
+		v.Regs().RFLAGS |= flagIF
+		for _, i := range v.Injected {
+			if i.Vector == 0x55 {
+				got.Or(1)
+				v.Injected = nil
+				v.Regs().GPR[vcpu.R15] = 100
+				return wrmsr(e, x2EOI, 0)
+			}
+		}
+		if v.Regs().GPR[vcpu.R15] == 101 {
+			v.Regs().GPR[vcpu.R15]++
+			return wrmsr(e, x2ICR, 1<<32|0x4066) // and back
+		}
+		if v.Regs().GPR[vcpu.R15] == 100 {
+			v.Regs().GPR[vcpu.R15]++
+			return wrmsr(e, x2EOI, 0)
+		}
+		return boot.run(v, e)
+	})
+	vm := r.vm(t, 2)
+	if err := vm.Start(); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "an interrupt each way", func() bool { return got.Load() == 1<<31|1 })
+	if started.Load() != 0x9a000 {
+		t.Errorf("the second processor started at %#x", started.Load())
+	}
+	vm.Stop(gone)
+	vm.Delete()
+	r.leaks(t)
+}
+
+func TestTimerWakesAHaltedProcessorOnTime(t *testing.T) {
+	const period = 3 * time.Millisecond
+	var late atomic.Int64
+	var ticks atomic.Int64
+	var set time.Time
+	s := script{write(apicBase, x2On|1<<8), write(x2SVR, 0x1ff), write(x2Divide, 0xb), write(x2Timer, 0x40)}
+	r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+		v.Regs().RFLAGS |= flagIF
+		n := v.Regs().GPR[vcpu.R15]
+		switch {
+		case n < uint64(len(s)):
+			return s.run(v, e)
+		case n == uint64(len(s)):
+			v.Regs().GPR[vcpu.R15]++
+			set = time.Now()
+			return wrmsr(e, x2Init, uint64(period))
+		case len(v.Injected) > 0:
+			v.Injected = v.Injected[:0]
+			late.Store(max(late.Load(), int64(time.Since(set)-period)))
+			if time.Since(set) < period {
+				t.Errorf("a tick after %v, before its time", time.Since(set))
+			}
+			ticks.Add(1)
+			v.Regs().GPR[vcpu.R15] = uint64(len(s))
+			return wrmsr(e, x2EOI, 0)
+		}
+		return hlt(e)
+	})
+	vm := r.vm(t, 1)
+	vm.Start()
+	eventually(t, "20 ticks", func() bool { return ticks.Load() >= 20 })
+	vm.Stop(gone)
+	if x := vm.Info(); x.CPUs[0].Halted < 0.02 || x.CPUs[0].Injected < 20 {
+		t.Errorf("halted for %v s, %d interrupts", x.CPUs[0].Halted, x.CPUs[0].Injected)
+	}
+	vm.Delete()
+	t.Logf("the latest came %v after its time", time.Duration(late.Load()))
+}
+
+func TestMSRs(t *testing.T) {
+	r := newRig(nil)
+	vm := r.vm(t, 1)
+	c := vm.cpus[0]
+	for _, d := range msrs {
+		if v, ok := c.readMSR(d.msr); ok != (d.kind != absent) || d.kind < register && v != d.value {
+			t.Errorf("%s reads %#x, %v", d.name, v, ok)
+		}
+		if d.kind == stored && (!c.writeMSR(d.msr, d.mask) || c.msrs[msrIndex[d.msr]] != d.mask) {
+			t.Errorf("%s does not hold %#x", d.name, d.mask)
+		}
+	}
+	if c.writeMSR(0x250, 0x80) {
+		t.Error("a reserved bit of an MTRR was taken")
+	}
+	for range 3 {
+		if _, ok := c.readMSR(0xdeadbeef); ok {
+			t.Error("MSR 0xdeadbeef exists")
+		}
+	}
+	if c.stats.badMSR.Load() != 3 || len(vm.Events()) != 1 {
+		t.Errorf("%d counted, told: %v", c.stats.badMSR.Load(), vm.Events())
+	}
+	if !c.writeMSR(msrTSC, 1000) {
+		t.Error("the TSC can not be written")
+	}
+	if v, _ := c.readMSR(msrTSC); v < 1000 || v > 1e9 {
+		t.Errorf("the TSC reads %d", v)
+	}
+	if c.writeMSR(msrKVMSystem, vm.cfg.Memory|1) || c.writeMSR(msrKVMSystem, 0x1003) || c.writeMSR(msrKVMWallClock, ^uint64(3)) {
+		t.Error("a clock page outside of RAM was taken")
+	}
+	vm.Delete()
+}
+
+func TestClockPageAgreesWithTheMachinesClock(t *testing.T) {
+	r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+		e.Reason = vcpu.ExitHost
+		v.Block(time.Millisecond)
+		return nil
+	})
+	vm := r.vm(t, 2)
+	vm.Start()
+	vm.Pause()
+	last := int64(0)
+	for round := range 3 {
+		for i, c := range vm.cpus {
+			if round == 0 && !c.writeMSR(msrKVMSystem, uint64(0x5000+i*64)|1) {
+				t.Fatal("refused")
+			}
+		}
+		vm.Resume()
+		time.Sleep(2 * time.Millisecond)
+		vm.Pause()
+		for i := range vm.cpus {
+			var p [clockInfoSize]byte
+			vm.ram.ReadAt(p[:], uint64(0x5000+i*64))
+			le := binary.LittleEndian
+			tsc := vm.stoppedAt + vm.cpus[i].tscOffset
+			s := scale{mul: le.Uint32(p[24:]), shift: int8(p[28])}
+			guest := int64(le.Uint64(p[16:])) + s.ns(tsc-le.Uint64(p[8:]))
+			if d := guest - vm.clock.Now(); d < -50e3 || d > 50e3 || guest < last || p[0]&1 != 0 {
+				t.Errorf("round %d, CPU %d: the guest reads %d, the machine's clock %d, the last reading %d", round, i, guest, vm.clock.Now(), last)
+			}
+			last = guest
+		}
+		time.Sleep(20 * time.Millisecond) // while it is paused no time passes
+	}
+	vm.Stop(gone)
+	vm.Delete()
+}
+
+func TestInstructionsThatCanNotBeEmulatedStopTheGuest(t *testing.T) {
+	r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+		v.Regs().GPR[vcpu.RBX] = 0xfec00000
+		e.Reason, e.GPA, e.Access = vcpu.ExitMemory, 0xfec00000, vcpu.Read
+		return nil
+	})
+	f := kernel()
+	copy(f.Kernel[0x40:], []byte{0x0f, 0x6f, 0x03}) // movq mm0,[ebx]
+	vm, err := New(r.Host, config(1), f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	vm.Start()
+	eventually(t, "the crash", func() bool { return vm.Status() == Crashed })
+	if !r.logged("movq") {
+		t.Errorf("log: %q", strings.Join(r.log, "\n"))
+	}
+	vm.Delete()
+	r.leaks(t)
+}
+
+func TestMemoryIsMappedWhenItIsTouched(t *testing.T) {
+	var n atomic.Int64
+	r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+		if n.Add(1) == 1 {
+			e.Reason, e.GPA, e.Access = vcpu.ExitMemory, 5<<20, vcpu.Write
+			return nil
+		}
+		return hlt(e)
+	})
+	vm := r.vm(t, 1)
+	if _, ok := vm.tables.Lookup(5 << 20); ok {
+		t.Error("mapped before it was touched")
+	}
+	vm.Start()
+	eventually(t, "the mapping", func() bool { _, ok := vm.tables.Lookup(5 << 20); return ok })
+	if m, _ := vm.tables.Lookup(5 << 20); m.Size != chunkSize || !m.Writable {
+		t.Errorf("mapped as %+v", m)
+	}
+	vm.Stop(gone)
+	vm.Delete()
+}
+
+// FuzzProcessorState gives a processor any state at all.
+func FuzzProcessorState(f *testing.F) {
+	r := newRig(nil)
+	vm := r.vm(f, 1)
+	c := cpuState{vm.cpus[0]}
+	var w state.Writer
+	c.SaveState(&w)
+	f.Add(w.Bytes())
+	f.Add(w.Bytes()[:len(w.Bytes())-100])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		rd := state.NewReader(b)
+		if c.LoadState(1, rd) != nil || rd.Close() != nil {
+			return
+		}
+		var again state.Writer
+		c.SaveState(&again)
+		if string(again.Bytes()) != string(b) {
+			t.Error("what was loaded is saved as something else")
+		}
+	})
+}
+
+// FuzzSpec gives a host any machine's description.
+func FuzzSpec(f *testing.F) {
+	r := newRig(nil)
+	vm := r.vm(f, 1)
+	f.Add(vm.Spec())
+	f.Add([]byte(`{"config":{"name":"a","memory":16777216,"cpus":1,"kernel":"x"},"model":"host","phys_bits":40,"features":["fpu"],"files":[{},{}]}`))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if len(b) > 4096 || strings.Contains(string(b), "0000000000") {
+			return // no gigabytes of memory for every try
+		}
+		if vm, err := NewFromSpec(r.Host, b); err == nil {
+			vm.Delete()
+		}
+	})
+}
+
+// BenchmarkExit is the way from one exit to the next entry.
+func BenchmarkExit(b *testing.B) {
+	for _, k := range []struct {
+		name string
+		exit func(v *fakecpu.VCPU, e *vcpu.Exit) error
+	}{
+		{"host", func(v *fakecpu.VCPU, e *vcpu.Exit) error { e.Reason = vcpu.ExitHost; return nil }},
+		{"cpuid", func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+			v.Regs().GPR[vcpu.RAX] = 0x40000000
+			e.Reason, e.Len = vcpu.ExitCPUID, 2
+			return nil
+		}},
+		{"in", func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+			e.Reason, e.Port, e.Size, e.In, e.Len = vcpu.ExitIO, 0x3fd, 1, true, 1
+			return nil
+		}},
+		{"wrmsr", func(v *fakecpu.VCPU, e *vcpu.Exit) error { return wrmsr(e, 0x174, 16) }},
+	} {
+		b.Run(k.name, func(b *testing.B) {
+			var left atomic.Int64
+			done := make(chan bool, 1)
+			r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+				if left.Add(-1) == 0 {
+					done <- true
+				}
+				if left.Load() < 0 {
+					v.Block(time.Hour)
+				}
+				return k.exit(v, e)
+			})
+			vm := r.vm(b, 1)
+			b.ReportAllocs()
+			left.Store(int64(b.N))
+			b.ResetTimer()
+			vm.Start()
+			<-done
+			b.StopTimer()
+			vm.Stop(gone)
+			vm.Delete()
+		})
+	}
+}
