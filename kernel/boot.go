@@ -86,6 +86,7 @@ func findAPICs() {
 		a := uint64(madt.IOAPIC[i].Address) &^ (pageSize - 1)
 		mapRange(uintptr(a), a, pageSize, deviceData, pageSize) // two may share a page
 	}
+	maskIOAPICs()
 }
 
 // maskPIC moves the 8259s' vectors away from the exceptions and masks them all

@@ -1,0 +1,110 @@
+package kernel
+
+import (
+	"sync/atomic"
+	"unsafe"
+)
+
+// I/O APICs (82093AA datasheet). Their registers are reached through an index and a
+// window, so every access takes ioapicLock, which handlers take too.
+const (
+	ioapicIndex  = 0x00
+	ioapicWindow = 0x10
+
+	ioapicVersion = 1
+	ioapicTable   = 0x10 // two registers a pin
+
+	redirMasked    = 1 << 16
+	redirLevel     = 1 << 15
+	redirActiveLow = 1 << 13
+)
+
+var ioapicLock spinlock
+
+// A pin is one input of an I/O APIC.
+type pin struct {
+	base uintptr // its controller's registers
+	n    uint32
+	low  uint32 // the redirection entry's low half, but for the mask
+	dest uint32
+}
+
+func ioapicRead(base uintptr, reg uint32) uint32 {
+	store32(base+ioapicIndex, reg)
+	return load32(base + ioapicWindow)
+}
+
+func ioapicWrite(base uintptr, reg, v uint32) {
+	store32(base+ioapicIndex, reg)
+	store32(base+ioapicWindow, v)
+}
+
+// findPin finds the input of a global system interrupt. It takes ioapicLock.
+func findPin(gsi uint32) (p pin, ok bool) {
+	for i := range madt.IOAPIC[:madt.NIOAPIC] {
+		a := &madt.IOAPIC[i]
+		base := uintptr(a.Address)
+		ioapicLock.lock()
+		pins := ioapicRead(base, ioapicVersion)>>16&0xff + 1
+		ioapicLock.unlock()
+		if gsi >= a.GSIBase && gsi-a.GSIBase < pins {
+			return pin{base: base, n: gsi - a.GSIBase}, true
+		}
+	}
+	return p, false
+}
+
+// set writes the pin's redirection entry. The destination goes first: until the
+// low half is written the old entry, masked, holds.
+func (p *pin) set(masked bool) {
+	low := p.low
+	if masked {
+		low |= redirMasked
+	}
+	ioapicLock.lock()
+	if !masked {
+		ioapicWrite(p.base, ioapicTable+2*p.n+1, p.dest<<24)
+	}
+	ioapicWrite(p.base, ioapicTable+2*p.n, low)
+	ioapicLock.unlock()
+}
+
+// maskIOAPICs silences whatever firmware left enabled.
+func maskIOAPICs() {
+	for i := range madt.IOAPIC[:madt.NIOAPIC] {
+		base := uintptr(madt.IOAPIC[i].Address)
+		for n := range ioapicRead(base, ioapicVersion)>>16&0xff + 1 {
+			ioapicWrite(base, ioapicTable+2*n, redirMasked)
+		}
+	}
+}
+
+// An irq is what a device vector leads to. Its count is also the futex that waiters
+// sleep on.
+type irq struct {
+	count  uint32 // interrupts so far, modulo 2^32
+	_      uint32
+	total  uint64
+	level  bool
+	viaPin bool
+	pin    pin
+}
+
+var irqs [256]irq
+
+// deviceInterrupt runs in the handler, before the local APIC's EOI: a
+// level-triggered pin is masked first, or it would fire again at once.
+func deviceInterrupt(c *cpu, vector int) {
+	q := &irqs[vector]
+	if q.level {
+		q.pin.set(true)
+	}
+	atomic.AddUint64(&q.total, 1)
+	wakeIRQ(q)
+}
+
+func wakeIRQ(q *irq) {
+	atomic.AddUint32(&q.count, 1)
+	a := uintptr(unsafe.Pointer(&q.count))
+	futexQueue(a).wake(a, maxThreads)
+}
