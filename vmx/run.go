@@ -206,6 +206,7 @@ func (v *VCPU) attach(cpu int) {
 			v.blame(troubleFlush, fVPID, uint64(v.vpid))
 		}
 		v.lastCPU = cpu
+		c.guest = 0 // SWAPGS has changed the base on another CPU since
 	}
 	if c.guest != v.serial {
 		v.m.wrmsr(msrCSTAR, v.reg[vcpu.CSTAR])
