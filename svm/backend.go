@@ -19,7 +19,7 @@ type Backend struct {
 	iopm  mem.Block // shared by all VMs: every port exits
 	msrpm mem.Block // shared by all VMs: see msrPassed
 	cpus  []cpu     // by CPU number, each touched by its own CPU only
-	phys  func(phys, size uint64) []byte
+	base  uintptr   // of the direct map of physical memory
 }
 
 // A cpu is one processor of the host.
@@ -51,10 +51,11 @@ func Open() (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
-	b, err := newBackend(si, hostMemory{}, kernel.NumCPU(), kernel.PhysBytes)
+	b, err := newBackend(si, hostMemory{}, kernel.NumCPU())
 	if err != nil {
 		return nil, err
 	}
+	b.base = addressOf(b.iopm.Data) - uintptr(b.iopm.Phys)
 	errs := make([]error, kernel.NumCPU())
 	kernel.OnEachCPU(func(id int) { errs[id] = b.cpus[id].enable(id) })
 	if err := errors.Join(errs...); err != nil {
@@ -78,8 +79,8 @@ func (c *cpu) enable(id int) error {
 	return nil
 }
 
-func newBackend(si silicon, m mem.Allocator, cpus int, phys func(phys, size uint64) []byte) (*Backend, error) {
-	b := &Backend{silicon: si, caps: si.capabilities(), mem: m, cpus: make([]cpu, cpus), phys: phys}
+func newBackend(si silicon, m mem.Allocator, cpus int) (*Backend, error) {
+	b := &Backend{silicon: si, caps: si.capabilities(), mem: m, cpus: make([]cpu, cpus)}
 	var err error
 	alloc := func(size uint64) (blk mem.Block) {
 		if err == nil {

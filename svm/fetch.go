@@ -144,22 +144,21 @@ func (v *VCPU) entry(gpa, size uint64) (uint64, bool) {
 
 // page is the host's view of the page of guest memory at gpa; nil unless it is RAM.
 // It walks the nested tables as the processor does.
-func (v *VCPU) page(gpa uint64) []byte {
+func (v *VCPU) page(gpa uint64) *[4096]byte {
 	if gpa>>48 != 0 {
 		return nil
 	}
 	const uncached = 1<<3 | 1<<4
-	table := v.vm.ncr3
+	base, table := v.space.b.base, v.vm.ncr3
 	for shift := uint(39); ; shift -= 9 {
-		t := v.space.b.phys(table, 4096)
-		e := binary.LittleEndian.Uint64(t[gpa>>shift&511*8:])
+		e := direct(base, table+gpa>>shift&511*8)
 		if e&1 == 0 || e&uncached == uncached {
 			return nil
 		}
 		table = e & 0x000f_ffff_ffff_f000
 		if shift == 12 || e&(1<<7) != 0 {
-			table = table&^(1<<shift-1) | gpa&(1<<shift-1)
-			return v.space.b.phys(table&^0xfff, 4096)
+			in := uint64(1)<<shift - 1
+			return directPage(base, (table&^in|gpa&in)&^0xfff)
 		}
 	}
 }

@@ -2,6 +2,7 @@ package svm
 
 import (
 	"encoding/binary"
+	"errors"
 	"math/rand/v2"
 	"reflect"
 	"strings"
@@ -12,26 +13,29 @@ import (
 	"godwit/vmm/vcpu"
 )
 
-// memory is host memory that can be found by physical address again.
+// memory hands out pieces of one arena, so that a physical address leads to its
+// bytes as on a host.
 type memory struct {
-	mem.Simulated
-	blocks []mem.Block
+	arena []byte
+	used  uint64
+	live  uint64
 }
+
+const arenaAt = 1 << 32
 
 func (m *memory) Alloc(size, align uint64) (mem.Block, error) {
-	b, err := m.Simulated.Alloc(size, align)
-	m.blocks = append(m.blocks, b)
-	return b, err
+	m.used = (m.used + align - 1) &^ (align - 1)
+	if m.used+size > uint64(len(m.arena)) {
+		return mem.Block{}, errors.New("the arena is used up")
+	}
+	b := mem.Block{Phys: arenaAt + m.used, Data: m.arena[m.used:][:size:size]}
+	m.used += size
+	m.live += size
+	return b, nil
 }
 
-func (m *memory) phys(phys, size uint64) []byte {
-	for _, b := range m.blocks {
-		if phys-b.Phys < uint64(len(b.Data)) {
-			return b.Data[phys-b.Phys:][:size]
-		}
-	}
-	return make([]byte, size)
-}
+func (m *memory) Free(b mem.Block) { m.live -= uint64(len(b.Data)) }
+func (m *memory) Live() uint64     { return m.live }
 
 // testSilicon has what QEMU's TCG has, and AVX.
 var testSilicon = silicon{
@@ -43,26 +47,27 @@ var testPolicy = vcpu.Policy{
 	CR4: 0x620 | 1<<7 | cr4PSE | cr4OSXSAVE | cr4PCIDE, XCR0: 7, EFER: 1 | eferLME | eferLMA | eferNXE, PhysBits: 40,
 }
 
-const testRAM = 4 << 20
+const testRAM = 128 << 10
 
 func newTestVCPU(t testing.TB, si silicon) (*VCPU, []byte, *memory) {
 	t.Helper()
-	m := &memory{}
+	m := &memory{arena: make([]byte, 512<<10)}
 	tables, err := slat.New(slat.NPT, m, slat.Options{Limit: 1 << 30, Page2M: true, AD: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ram, err := m.Alloc(testRAM, 2<<20)
+	ram, err := m.Alloc(testRAM, 4096)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if err := tables.Map(0, ram.Phys, testRAM, slat.PermRWX, slat.WriteBack); err != nil {
 		t.Fatal(err)
 	}
-	b, err := newBackend(si, m, 2, m.phys)
+	b, err := newBackend(si, m, 2)
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.base = addressOf(m.arena) - arenaAt
 	s, err := b.NewSpace(vcpu.SpaceConfig{Name: "test", Tables: tables, CPUID: testPolicy})
 	if err != nil {
 		t.Fatal(err)
@@ -297,7 +302,7 @@ func FuzzTranslate(f *testing.F) {
 	f.Fuzz(func(t *testing.T, table []byte, cr3, lin uint64, mode uint8) {
 		v, ram, _ := newTestVCPU(t, testSilicon)
 		if len(table) > 0 {
-			for i := range 0x10000 {
+			for i := range testRAM {
 				ram[i] = table[i%len(table)]
 			}
 		}

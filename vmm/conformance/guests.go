@@ -402,3 +402,65 @@ var gStoreSpin = guest{64, `
 ff03                 inc dword ptr [rbx]
 ebfc                 jmp .-0x4
 `}
+
+// Loops of one exit each, for Bench.
+var gLoopCPUID = guest{64, `
+0fa2                 cpuid
+ebfc                 jmp .-0x4
+`}
+
+var gLoopRDMSR = guest{64, `
+0f32                 rdmsr
+ebfc                 jmp .-0x4
+`}
+
+var gLoopWRMSR = guest{64, `
+0f30                 wrmsr
+ebfc                 jmp .-0x4
+`}
+
+var gLoopIN = guest{64, `
+ec                   in al, dx
+ebfd                 jmp .-0x3
+`}
+
+var gLoopOUT = guest{64, `
+ee                   out dx, al
+ebfd                 jmp .-0x3
+`}
+
+var gLoopVMCALL = guest{64, `
+0f01c1               raw vmcall
+ebfb                 jmp .-0x5
+`}
+
+var gLoopVMMCALL = guest{64, `
+0f01d9               raw vmmcall
+ebfb                 jmp .-0x5
+`}
+
+var gLoopLoad = guest{64, `
+8a03                 mov al, byte ptr [rbx]
+ebfc                 jmp .-0x4
+`}
+
+var gLoopHLT = guest{64, `
+fb                   sti
+f4                   hlt
+ebfc                 jmp .-0x4
+`}
+
+var gLoopTouch = guest{64, `
+8803                 mov byte ptr [rbx], al
+4801cb               add rbx, rcx
+ebf9                 jmp .-0x7
+`}
+
+var gLoopSTI = guest{64, `
+fa                   cli
+90                   nop
+fb                   sti
+90                   nop
+ebfa                 jmp .-0x6
+`}
+

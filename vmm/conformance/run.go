@@ -47,9 +47,6 @@ var runTests = []test{
 		m.hlt()
 	}},
 	{"a kick ends a guest that spins", everyMode, func(m *machine) {
-		if kernel.NumCPU() < 2 {
-			panic(skip{"needs two CPUs"})
-		}
 		for range 20 {
 			m.start(gSpin)
 			var wg sync.WaitGroup
