@@ -108,6 +108,17 @@ func (v *VCPU) armEvent() {
 	v.injected = *e
 }
 
+// disarmEvent keeps a queued event as it is when there was no entry.
+func (v *VCPU) disarmEvent() {
+	if !v.pending.Valid {
+		return
+	}
+	v.regs.RIP = v.vm.rip // behind a software interrupt's instruction, if armEvent went there
+	if v.pending.Type == vcpu.EventNMI {
+		v.nmiBlocked = false
+	}
+}
+
 // hardwareType: INT1, INT3 and INTO are injected as exceptions.
 func hardwareType(t vcpu.EventType) vcpu.EventType {
 	if t == vcpu.EventPrivSoft || t == vcpu.EventSoftExc {
@@ -181,6 +192,7 @@ func (v *VCPU) armWindows() {
 		m.rflags |= flagTF
 	}
 	v.enteredRIP = m.rip
+	v.watching = v.window != 0 || v.nmiBlocked || v.stepping
 }
 
 func (v *VCPU) wantCR8(on bool) {

@@ -1,6 +1,7 @@
 package svm
 
 import (
+	"godwit/kernel"
 	"godwit/vmm/vcpu"
 )
 
@@ -11,8 +12,12 @@ func (v *VCPU) handle(e *vcpu.Exit) bool {
 	e.Reason, e.Len, e.NInsn = vcpu.ExitInternal, 0, 0
 	switch code {
 	case exitINTR, exitNMI:
-		v.stats.Exits[vcpu.ExitHost]++
-		return false // taken when Privileged returned
+		// Taken when Privileged returned.
+		if v.deadline == 0 || kernel.TSC() < v.deadline {
+			v.stats.Exits[vcpu.ExitHost]++
+			return false
+		}
+		e.Reason = vcpu.ExitDeadline
 	case exitVINTR:
 		if !v.windowOpen() {
 			return false

@@ -6,51 +6,45 @@ import (
 	"godwit/vmm/vcpu"
 )
 
-// opcodes are the instructions whose exits need a length and nothing else.
+// opcodes are the instructions whose exits need a length and nothing else, as the
+// first four bytes read, and which bits of those are the opcode.
 var opcodes = [0x100]struct {
-	n  uint8
-	op [3]byte
+	op, mask uint32
+	n        uint8
 }{
-	exitCPUID:   {2, [3]byte{0x0f, 0xa2}},
-	exitINVD:    {2, [3]byte{0x0f, 0x08}},
-	exitPAUSE:   {1, [3]byte{0x90}}, // with its F3
-	exitHLT:     {1, [3]byte{0xf4}},
-	exitVMMCALL: {3, [3]byte{0x0f, 0x01, 0xd9}},
-	exitWBINVD:  {2, [3]byte{0x0f, 0x09}},
-	exitXSETBV:  {3, [3]byte{0x0f, 0x01, 0xd1}},
+	exitCPUID:   {0xa20f, 0xffff, 2},
+	exitINVD:    {0x080f, 0xffff, 2},
+	exitPAUSE:   {0x90, 0xff, 1}, // behind its F3
+	exitHLT:     {0xf4, 0xff, 1},
+	exitVMMCALL: {0xd9010f, 0xffffff, 3},
+	exitWBINVD:  {0x090f, 0xffff, 2},
+	exitXSETBV:  {0xd1010f, 0xffffff, 3},
+	exitMSR:     {0x300f, 0xfdff, 2}, // 0F 30 and 0F 32
 }
 
 // length is that of the instruction that exited, from the VMCB where the processor
 // saves the next RIP, else from the guest's memory; 0 if it is not what it must
 // have been, because another VCPU has changed it meanwhile.
 func (v *VCPU) length(code uint64) uint8 {
-	if v.space.b.has(featNextRIP) {
+	if !v.space.b.tcg() {
 		if n := v.vm.nextRIP - v.regs.RIP; n-1 < 15 {
 			return uint8(n)
 		}
 		return 0
 	}
-	var b [15]byte
-	n := v.fetchFrom(&b, 0)
+	o := &opcodes[code&0xff]
+	lin := v.linear(0)
+	if gpa, ok := v.translate(lin); ok && gpa&0xfff <= 4096-4 {
+		if p := v.page(gpa); p != nil && binary.LittleEndian.Uint32(p[gpa&0xfff:])&o.mask == o.op {
+			return o.n
+		}
+	}
+	// With prefixes, or at the end of a page.
+	var b [15 + 4]byte
+	n := v.fetch((*[15]byte)(b[:15]))
 	i := v.prefixes(b[:n])
-	if i+3 > n && n < 15 { // the page ends
-		n = v.fetchFrom(&b, n)
-		i = v.prefixes(b[:n])
-	}
-	o := &opcodes[code]
-	if code == exitMSR {
-		if i+2 <= n && b[i] == 0x0f && (b[i+1] == 0x30 || b[i+1] == 0x32) {
-			return uint8(i + 2)
-		}
+	if i+int(o.n) > n || binary.LittleEndian.Uint32(b[i:])&o.mask != o.op {
 		return 0
-	}
-	if o.n == 0 || i+int(o.n) > n {
-		return 0
-	}
-	for k := range int(o.n) {
-		if b[i+k] != o.op[k] {
-			return 0
-		}
 	}
 	return uint8(i) + o.n
 }
@@ -75,13 +69,7 @@ func (v *VCPU) fetch(b *[15]byte) int {
 
 // fetchFrom reads what follows the first n bytes, up to the end of the page.
 func (v *VCPU) fetchFrom(b *[15]byte, n int) int {
-	lin := v.vm.save.seg[vcpu.CS].base + v.regs.RIP + uint64(n)
-	if v.long64() {
-		lin = v.regs.RIP + uint64(n)
-	} else {
-		lin &= 0xffff_ffff
-	}
-	gpa, ok := v.translate(lin)
+	gpa, ok := v.translate(v.linear(uint64(n)))
 	if !ok {
 		return n
 	}
@@ -90,6 +78,14 @@ func (v *VCPU) fetchFrom(b *[15]byte, n int) int {
 		return n
 	}
 	return n + copy(b[n:], page[gpa&0xfff:])
+}
+
+// linear is the address of the byte n behind RIP.
+func (v *VCPU) linear(n uint64) uint64 {
+	if v.long64() {
+		return v.regs.RIP + n
+	}
+	return (v.vm.save.seg[vcpu.CS].base + v.regs.RIP + n) & 0xffff_ffff
 }
 
 // translate walks the guest's page tables (APM 5.2, 5.3), without looking at
@@ -142,9 +138,35 @@ func (v *VCPU) entry(gpa, size uint64) (uint64, bool) {
 	return binary.LittleEndian.Uint64(p[gpa&0xff8:]), true
 }
 
+// A pageCache remembers where pages of guest memory are, for as long as the tables'
+// generation stays: it grows whenever a translation is taken away.
+type pageCache struct {
+	generation uint64
+	at         [16]struct {
+		gpa  uint64 // with bit 0 set, so that zero is none
+		page *[4096]byte
+	}
+}
+
 // page is the host's view of the page of guest memory at gpa; nil unless it is RAM.
-// It walks the nested tables as the processor does.
 func (v *VCPU) page(gpa uint64) *[4096]byte {
+	gpa = gpa&^0xfff | 1
+	if g := v.space.cfg.Tables.Generation(); g != v.pages.generation {
+		v.pages = pageCache{generation: g}
+	}
+	c := &v.pages.at[gpa>>12%16]
+	if c.gpa == gpa {
+		return c.page
+	}
+	p := v.findPage(gpa &^ 1)
+	if p != nil {
+		c.gpa, c.page = gpa, p
+	}
+	return p
+}
+
+// findPage walks the nested tables as the processor does.
+func (v *VCPU) findPage(gpa uint64) *[4096]byte {
 	if gpa>>48 != 0 {
 		return nil
 	}

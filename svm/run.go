@@ -32,7 +32,6 @@ type outcome uint8
 const (
 	notRun outcome = iota // kicked before it began
 	exited
-	late // the deadline has passed already
 )
 
 // Kick makes Run return.
@@ -55,46 +54,54 @@ func (v *VCPU) Run(e *vcpu.Exit) error {
 	}
 	m := v.vm
 	for {
-		if v.takeKick() {
+		if v.word.Load() != 0 && v.takeKick() {
 			return v.report(e, vcpu.ExitKicked)
 		}
-		if v.windowOpen() {
+		if (v.window != 0 || v.wantNMI) && v.windowOpen() {
 			return v.report(e, vcpu.ExitInterruptWindow)
 		}
 		m.rax, m.rsp, m.rip, m.rflags = v.regs.GPR[vcpu.RAX], v.regs.GPR[vcpu.RSP], v.regs.RIP, v.regs.RFLAGS
-		v.armEvent()
-		v.armWindows()
-		v.armDR()
+		if v.pending.Valid || m.eventInj != 0 {
+			v.armEvent()
+		}
+		if v.watching || v.window != 0 || v.wantNMI || v.nmiBlocked || v.stepping {
+			v.armWindows()
+		} else if tpr := m.vintr & vTPRMask; tpr != v.regs.CR8 {
+			m.vintr ^= tpr ^ v.regs.CR8
+			v.clean &^= cleanTPR
+		}
+		if v.drLive || v.drUsed || m.dr7&0xff != 0 {
+			v.armDR()
+		}
 
 		kernel.Privileged(run, unsafe.Pointer(v))
 
-		switch v.outcome {
-		case notRun:
-			m.rflags &^= v.tf()
+		if v.outcome == notRun {
+			v.disarmEvent()
 			continue
-		case late:
-			m.rflags &^= v.tf()
-			return v.report(e, vcpu.ExitDeadline)
 		}
 		v.stats.Entries++
 		if m.exitCode == exitInvalid {
 			return v.refused()
 		}
-		if bad := v.gxcr0 &^ (v.space.cfg.CPUID.XCR0 | 1); bad != 0 {
-			return fmt.Errorf("svm: the guest has set XCR0 to %#x, without an exit here: its CPU model has no components %#x", v.gxcr0, bad)
+		if v.spy != 0 {
+			if err := v.checkSpied(); err != nil {
+				return err
+			}
 		}
 		v.clean = cleanAll
 		v.flush = false
-		own := v.endStep()
+		own := v.stepping && v.endStep()
 		v.regs.GPR[vcpu.RAX], v.regs.GPR[vcpu.RSP], v.regs.RIP, v.regs.RFLAGS = m.rax, m.rsp, m.rip, m.rflags
 		v.regs.CR8 = m.vintr & vTPRMask
-		v.settleEvent()
+		if v.pending.Valid || m.exitIntInfo&eventValid != 0 {
+			v.settleEvent()
+		}
 		if own {
 			continue
 		}
 		if v.handle(e) {
-			v.stats.Exits[e.Reason]++
-			return nil
+			return v.report(e, e.Reason)
 		}
 	}
 }
@@ -105,12 +112,13 @@ func (v *VCPU) report(e *vcpu.Exit, r vcpu.Reason) error {
 	return nil
 }
 
-// tf is the trap flag if the last armWindows set it.
-func (v *VCPU) tf() uint64 {
-	if v.stepTF {
-		return flagTF
+// checkSpied stops a guest that made XCR0 more than its model allows where XSETBV
+// does not exit.
+func (v *VCPU) checkSpied() error {
+	if bad := v.gxcr0 &^ (v.space.cfg.CPUID.XCR0 | 1); bad != 0 {
+		return fmt.Errorf("svm: the guest has set XCR0 to %#x, without an exit here: its CPU model has no components %#x", v.gxcr0, bad)
 	}
-	return 0
+	return nil
 }
 
 // run is the privileged part of Run: on one CPU, with interrupts off.
@@ -123,19 +131,19 @@ func run(arg unsafe.Pointer) {
 		v.outcome = notRun
 		return
 	}
-	if v.deadline != 0 {
-		if kernel.TSC() >= v.deadline {
-			v.word.And(kicked)
-			v.outcome = late
-			return
-		}
-	}
 	if v.wantNMI && v.vm.eventInj&eventValid != 0 {
 		kernel.SetTimer(kernel.TSC()) // leave the guest as soon as the event is delivered
 	} else {
-		kernel.SetTimer(v.deadline)
+		kernel.SetTimer(v.deadline) // if it has passed, the guest is left at once
 	}
-	v.place(c, id)
+	gen := v.space.cfg.Tables.Generation()
+	v.vm.tlb = tlbKeep
+	if v.cpu != id || v.generation != c.generation || v.flush || v.seen.Load() != gen {
+		v.place(c, id, gen)
+	}
+	if v.cleanable {
+		v.vm.clean = v.clean
+	}
 	if v.drLive {
 		loadDR(&v.dr)
 	}
@@ -156,25 +164,19 @@ func run(arg unsafe.Pointer) {
 }
 
 // place makes the guest's address-space identifier and the hardware's caches right
-// for this CPU.
-func (v *VCPU) place(c *cpu, id int) {
-	m := v.vm
-	m.tlb = tlbKeep
-	gen := v.space.cfg.Tables.Generation()
-	stale := v.flush || v.seen.Load() != gen
+// for this CPU and this generation of the tables.
+func (v *VCPU) place(c *cpu, id int, gen uint64) {
 	v.seen.Store(gen)
-	if v.cpu != id || v.generation != c.generation || stale && !v.space.b.has(featFlushASID) {
-		if v.cpu != id {
-			v.clean = 0
-		}
+	switch {
+	case v.cpu != id:
+		v.clean = 0
 		v.newASID(c)
-		v.cpu, v.generation = id, c.generation
-	} else if stale {
-		m.tlb = tlbFlushASID
+	case v.generation != c.generation || !v.space.b.has(featFlushASID):
+		v.newASID(c)
+	default:
+		v.vm.tlb = tlbFlushASID
 	}
-	if v.space.b.has(featClean) {
-		m.clean = v.clean
-	}
+	v.cpu, v.generation = id, c.generation
 }
 
 // newASID takes an identifier that stands for nothing in this CPU's caches. When

@@ -414,7 +414,8 @@ func TestASIDsAreNeverSharedWithinAGeneration(t *testing.T) {
 	for range 1000 {
 		w := vs[r.IntN(len(vs))]
 		before := c.generation
-		w.place(c, 0)
+		w.vm.tlb = tlbKeep
+		w.place(c, 0, 1)
 		w.flush = false
 		k := tag{c.generation, w.vm.asid}
 		if o := owner[k]; o != nil && o != w {

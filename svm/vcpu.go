@@ -25,9 +25,11 @@ type VCPU struct {
 	generation uint64
 	flush      bool
 	clean      uint32 // what the hardware may keep of the VMCB
+	cleanable  bool
 
 	pending    vcpu.Event
 	injected   vcpu.Event // what the last entry delivered
+	watching   bool       // armWindows has set something that it must take back
 	window     uint8      // priority class of WantInterrupt
 	wantNMI    bool
 	nmiBlocked bool
@@ -44,6 +46,8 @@ type VCPU struct {
 	xss      uint64
 	activity vcpu.Activity
 	outcome  outcome
+
+	pages pageCache
 
 	stats  vcpu.Stats
 	closed bool
@@ -64,6 +68,7 @@ func newVCPU(s *Space) (*VCPU, error) {
 	v.vm = viewVMCB(v.block.Data)
 	v.world.vmcb = v.block.Phys
 	v.xsave = addressOf(v.area.Data)
+	v.cleanable = b.has(featClean)
 	v.xmask, v.hxcr0, v.gxcr0 = b.xcr0, b.xcr0, 1
 	if b.xsaveOpt {
 		v.opt = 1

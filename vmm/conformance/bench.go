@@ -1,6 +1,8 @@
 package conformance
 
 import (
+	"strings"
+
 	"godwit/kernel"
 	"godwit/vmm/mem"
 	"godwit/vmm/slat"
@@ -28,10 +30,12 @@ type bench struct {
 
 const benchRounds = 1000
 
-// Bench measures round trips over backend b.
-func Bench(b vcpu.Backend, a mem.Allocator, report func(Cost)) {
+// Bench measures the round trips whose name contains filter over backend b.
+func Bench(b vcpu.Backend, a mem.Allocator, filter string, report func(Cost)) {
 	for _, x := range benches(b) {
-		report(measure(b, a, x))
+		if strings.Contains(x.name, filter) {
+			report(measure(b, a, x))
+		}
 	}
 }
 
