@@ -96,7 +96,7 @@ func (v *VCPU) translate(lin uint64) (uint64, bool) {
 	case m.cr0&cr0PG == 0:
 		return lin, true
 	case m.efer&eferLMA != 0:
-		return v.walk(m.cr3&0x000f_ffff_ffff_f000, lin, 39, 9, 8)
+		return v.walk64(lin)
 	case m.cr4&cr4PAE != 0:
 		e, ok := v.entry(m.cr3&0xffff_ffe0+lin>>30&3*8, 8)
 		if !ok || e&1 == 0 {
@@ -107,14 +107,37 @@ func (v *VCPU) translate(lin uint64) (uint64, bool) {
 	return v.walk(m.cr3&0xffff_f000, lin, 22, 10, 4)
 }
 
-// walk goes down from a table whose entries of size bytes cover 1<<shift each.
+// walk64 is walk for the mode that matters.
+func (v *VCPU) walk64(lin uint64) (uint64, bool) {
+	v.pages.check(v.space.cfg.Tables.Generation())
+	const address = 0x000f_ffff_ffff_f000
+	table := v.vm.cr3 & address
+	for shift := uint(39); ; shift -= 9 {
+		c := v.pages.slot(table)
+		if c.gpa != table|1 && !v.remember(c, table) {
+			return 0, false
+		}
+		e := tableOf(c.page)[lin>>(shift&63)&511]
+		if e&1 == 0 {
+			return 0, false
+		}
+		if shift == 12 || e&(1<<7) != 0 && shift != 39 {
+			in := uint64(1)<<(shift&63) - 1
+			return e&address&^in | lin&in, true
+		}
+		table = e & address
+	}
+}
+
+// walk goes down from a table of 32-bit or PAE paging whose entries of size bytes
+// cover 1<<shift each.
 func (v *VCPU) walk(table, lin uint64, shift, bits uint, size uint64) (uint64, bool) {
 	for {
 		e, ok := v.entry(table+lin>>shift&(1<<bits-1)*size, size)
 		if !ok || e&1 == 0 {
 			return 0, false
 		}
-		big := e&(1<<7) != 0 && (shift == 30 || shift == 21 || shift == 22 && v.vm.cr4&cr4PSE != 0)
+		big := e&(1<<7) != 0 && (shift == 21 || shift == 22 && v.vm.cr4&cr4PSE != 0)
 		if shift == 12 || big {
 			base := e & 0x000f_ffff_ffff_f000
 			if shift == 22 && big { // PSE-36
@@ -142,27 +165,40 @@ func (v *VCPU) entry(gpa, size uint64) (uint64, bool) {
 // generation stays: it grows whenever a translation is taken away.
 type pageCache struct {
 	generation uint64
-	at         [16]struct {
-		gpa  uint64 // with bit 0 set, so that zero is none
-		page *[4096]byte
+	at         [16]cachedPage
+}
+
+type cachedPage struct {
+	gpa  uint64 // with bit 0 set, so that zero is none
+	page *[4096]byte
+}
+
+func (p *pageCache) check(generation uint64) {
+	if p.generation != generation {
+		*p = pageCache{generation: generation}
 	}
+}
+
+func (p *pageCache) slot(gpa uint64) *cachedPage { return &p.at[gpa>>12%16] }
+
+// remember fills a slot, unless gpa is not RAM.
+func (v *VCPU) remember(c *cachedPage, gpa uint64) bool {
+	p := v.findPage(gpa)
+	if p != nil {
+		c.gpa, c.page = gpa|1, p
+	}
+	return p != nil
 }
 
 // page is the host's view of the page of guest memory at gpa; nil unless it is RAM.
 func (v *VCPU) page(gpa uint64) *[4096]byte {
-	gpa = gpa&^0xfff | 1
-	if g := v.space.cfg.Tables.Generation(); g != v.pages.generation {
-		v.pages = pageCache{generation: g}
+	gpa &^= 0xfff
+	v.pages.check(v.space.cfg.Tables.Generation())
+	c := v.pages.slot(gpa)
+	if c.gpa != gpa|1 && !v.remember(c, gpa) {
+		return nil
 	}
-	c := &v.pages.at[gpa>>12%16]
-	if c.gpa == gpa {
-		return c.page
-	}
-	p := v.findPage(gpa &^ 1)
-	if p != nil {
-		c.gpa, c.page = gpa, p
-	}
-	return p
+	return c.page
 }
 
 // findPage walks the nested tables as the processor does.

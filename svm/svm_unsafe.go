@@ -20,5 +20,8 @@ func directPage(base uintptr, phys uint64) *[4096]byte {
 	return *(**[4096]byte)(unsafe.Pointer(&p))
 }
 
+// tableOf sees a page as page-table entries.
+func tableOf(p *[4096]byte) *[512]uint64 { return (*[512]uint64)(unsafe.Pointer(p)) }
+
 // addressOf is for memory outside the Go heap, which does not move.
 func addressOf(b []byte) uintptr { return uintptr(unsafe.Pointer(&b[0])) }

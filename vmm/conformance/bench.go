@@ -131,6 +131,7 @@ func benches(b vcpu.Backend) []bench {
 		check(m, "write fault", what, slat.Opened)
 		return e.GPA >= first
 	}
+	dirty := slat.NewBitmap(limit)
 	interrupt := vcpu.Event{Valid: true, Vector: 0x41}
 	handled := func(m *machine) { m.handler(0x41, gIRET64) }
 	return []bench{
@@ -169,7 +170,7 @@ func benches(b vcpu.Backend) []bench {
 		{name: "first touch of a 2M page", guest: gLoopTouch, ready: touch(2 << 20), exit: mapped(2 << 20)},
 		{name: "write fault of tracking", guest: gLoopTouch, ready: pages, exit: fault},
 		{name: "write fault of tracking, and collecting it", guest: gLoopTouch, ready: pages, exit: fault,
-			after: func(m *machine) { m.tables.CollectDirty(slat.NewBitmap(m.tables.Limit())) }},
+			after: func(m *machine) { m.tables.CollectDirty(dirty) }},
 		{name: "a kick", guest: gSpin, exit: func(m *machine, e *vcpu.Exit) bool {
 			check(m, "exit", e.Reason, vcpu.ExitKicked)
 			m.cpu.Kick()

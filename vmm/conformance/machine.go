@@ -31,7 +31,7 @@ func (m mode) String() string {
 // Where things are in guest memory. Paging maps every address to itself.
 const (
 	ramSize = 4 << 20
-	limit   = 64 << 30 // of guest-physical addresses
+	limit   = 16 << 30 // of guest-physical addresses
 
 	ivtAt   = 0x0000
 	gdtAt   = 0x1000
