@@ -463,4 +463,3 @@ fb                   sti
 90                   nop
 ebfa                 jmp .-0x6
 `}
-

@@ -44,8 +44,31 @@ func (b Bitmap) Next(gfn uint64) (uint64, bool) {
 	return 0, false
 }
 
-// setRange sets the bits first to last while others do the same.
-func (b Bitmap) setRange(first, last uint64) {
+// A dirtyMap is a Bitmap that many set bits in and one collects. A summary has a
+// bit for each of its words, so that collecting few pages of a large VM is quick.
+type dirtyMap struct {
+	bits    Bitmap
+	summary []uint64
+}
+
+func newDirtyMap(limit uint64) *dirtyMap {
+	b := NewBitmap(limit)
+	return &dirtyMap{b, make([]uint64, (len(b)+63)/64)}
+}
+
+// set sets bits of a word, then the word's in the summary: drain looks in the other
+// order, so a bit it misses is found the next time.
+func (d *dirtyMap) set(word, bits uint64) {
+	if atomic.LoadUint64(&d.bits[word])&bits != bits {
+		atomic.OrUint64(&d.bits[word], bits)
+	}
+	if s := &d.summary[word/64]; atomic.LoadUint64(s)>>(word%64)&1 == 0 {
+		atomic.OrUint64(s, 1<<(word%64))
+	}
+}
+
+// setRange sets the bits first to last.
+func (d *dirtyMap) setRange(first, last uint64) {
 	for i := first / 64; i <= last/64; i++ {
 		w := ^uint64(0)
 		if i == first/64 {
@@ -54,8 +77,21 @@ func (b Bitmap) setRange(first, last uint64) {
 		if i == last/64 {
 			w &= ^uint64(0) >> (63 - last%64)
 		}
-		if atomic.LoadUint64(&b[i])&w != w {
-			atomic.OrUint64(&b[i], w)
+		d.set(i, w)
+	}
+}
+
+// drain takes all bits out, a word at a time.
+func (d *dirtyMap) drain(f func(word, bits uint64)) {
+	for i := range d.summary {
+		if atomic.LoadUint64(&d.summary[i]) == 0 {
+			continue
+		}
+		for s := atomic.SwapUint64(&d.summary[i], 0); s != 0; s &= s - 1 {
+			word := uint64(i)*64 + uint64(bits.TrailingZeros64(s))
+			if w := atomic.SwapUint64(&d.bits[word], 0); w != 0 {
+				f(word, w)
+			}
 		}
 	}
 }

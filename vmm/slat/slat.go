@@ -72,7 +72,7 @@ type Tables struct {
 
 	generation atomic.Uint64
 	tracking   atomic.Uint32 // a Mode
-	dirty      atomic.Pointer[Bitmap]
+	dirty      atomic.Pointer[dirtyMap]
 	count      counters
 
 	mu      sync.Mutex // guards the shape of the tree, and:

@@ -37,8 +37,7 @@ func (t *Tables) StartTracking(m Mode) error {
 	case t.Tracking() != Off:
 		return errors.New("slat: writes are being tracked already")
 	}
-	b := NewBitmap(t.opt.Limit)
-	t.dirty.Store(&b) // before any entry is armed: a fault on one needs it
+	t.dirty.Store(newDirtyMap(t.opt.Limit)) // before any entry is armed: a fault on one needs it
 	t.tracking.Store(uint32(m))
 	t.arm(0, t.opt.Limit)
 	t.flush()
@@ -59,9 +58,9 @@ func (t *Tables) WriteProtect(gpa, size uint64) error {
 	if t.Tracking() == Off {
 		return errors.New("slat: write-protect: writes are not being tracked")
 	}
-	d := *t.dirty.Load()
+	d := t.dirty.Load()
 	for gfn := gpa / PageSize; gfn < (gpa+size)/PageSize; gfn++ {
-		clearBits(&d[gfn/64], 1<<(gfn%64))
+		clearBits(&d.bits[gfn/64], 1<<(gfn%64))
 	}
 	if t.arm(gpa, gpa+size) {
 		t.flush()
@@ -210,8 +209,8 @@ func (t *Tables) open(s slot, gpa uint64, group int) (n int) {
 	}
 	word := (gpa / PageSize &^ (perTable - 1)) / 64
 	for i := lo / 64; i <= (hi-1)/64; i++ {
-		if opened[i] != 0 && word+i < uint64(len(*d)) {
-			atomic.OrUint64(&(*d)[word+i], opened[i])
+		if opened[i] != 0 {
+			d.set(word+i, opened[i])
 		}
 	}
 	return n
@@ -259,7 +258,7 @@ func (t *Tables) Dirty(gpa uint64) bool {
 		return false
 	}
 	gfn := gpa / PageSize
-	return atomic.LoadUint64(&(*d)[gfn/64])>>(gfn%64)&1 != 0
+	return atomic.LoadUint64(&d.bits[gfn/64])>>(gfn%64)&1 != 0
 }
 
 // Log records the writes that the processor's page-modification log tells of (SDM
@@ -286,24 +285,20 @@ func (t *Tables) CollectDirty(dst Bitmap) (n int) {
 	if d == nil {
 		return 0
 	}
-	if len(dst) < len(*d) {
-		panic(fmt.Sprintf("slat: a bitmap of %d words where %d are needed", len(dst), len(*d)))
+	if len(dst) < len(d.bits) {
+		panic(fmt.Sprintf("slat: a bitmap of %d words where %d are needed", len(dst), len(d.bits)))
 	}
 	changed := false
 	if t.Tracking() == DirtyBits {
-		changed = t.harvest(*d)
+		changed = t.harvest(d)
 	}
-	for w := range *d {
-		if atomic.LoadUint64(&(*d)[w]) == 0 {
-			continue
-		}
-		v := atomic.SwapUint64(&(*d)[w], 0) // before closing: see WriteFault
+	d.drain(func(w, v uint64) { // before closing: see WriteFault
 		n += bits.OnesCount64(v)
 		dst[w] |= v
-		if t.close64(uint64(w)*64, v) {
+		if t.close64(w*64, v) {
 			changed = true
 		}
-	}
+	})
 	if changed {
 		t.flush()
 	}
@@ -327,7 +322,7 @@ func (t *Tables) close64(gfn, v uint64) (changed bool) {
 }
 
 // harvest moves D bits of 4K pages into d.
-func (t *Tables) harvest(d Bitmap) (changed bool) {
+func (t *Tables) harvest(d *dirtyMap) (changed bool) {
 	t.visit(0, t.opt.Limit, func(s slot, gpa, e uint64, _ bool) (bool, error) {
 		if isTable(s, e) {
 			return true, nil
@@ -347,8 +342,8 @@ func (t *Tables) DirtyPages() (n uint64) {
 	if d == nil {
 		return 0
 	}
-	for i := range *d {
-		n += uint64(bits.OnesCount64(atomic.LoadUint64(&(*d)[i])))
+	for i := range d.bits {
+		n += uint64(bits.OnesCount64(atomic.LoadUint64(&d.bits[i])))
 	}
 	return n
 }
