@@ -1,0 +1,111 @@
+// Package bench measures what a guest's exits cost: small guests execute one
+// instruction many times and count the time-stamp counter's ticks themselves. On
+// an emulator that counts instructions with it (qemu-system -icount shift=0) the
+// results are instructions, exactly.
+package bench
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"time"
+
+	"godwit/vmm"
+)
+
+// A Result is one measurement.
+type Result struct {
+	Name  string `json:"name"`
+	Count uint32 `json:"count"`
+	Ticks uint64 `json:"ticks"` // for each, of the TSC; the loop around it taken off
+}
+
+// test is one guest.
+type test struct {
+	name  string
+	count uint32
+	setup code
+	op    code
+}
+
+func build(f func(c *code)) (c code) {
+	f(&c)
+	return c
+}
+
+const (
+	rounds     = 2000
+	fewRounds  = 200
+	touchFrom  = 4 << 20
+	benchBytes = 256 << 20
+)
+
+// hypercalls are VMMCALL and VMCALL.
+var hypercalls = map[string]code{"svm": {0x0f, 0x01, 0xd9}, "vmx": {0x0f, 0x01, 0xc1}}
+
+func tests(vendor string) []test {
+	ebx := build(func(c *code) { c.movEBX(touchFrom) })
+	return []test{
+		{"cpuid", rounds, nil, build(func(c *code) { c.movEAX(0x40000000); c.cpuid() })},
+		{"rdmsr", rounds, nil, build(func(c *code) { c.movECX(0x8b); c.rdmsr() })},
+		{"wrmsr", rounds, nil, build(func(c *code) { c.wrmsr(0xc0011029, 2) })},
+		{"in (8259)", rounds, nil, code{0xe4, 0x21}},
+		{"out (16550)", rounds, nil, build(func(c *code) { c.movDX(0x3ff); c.b(0xee) })},
+		{"mmio read (IOAPIC)", rounds, nil, build(func(c *code) { c.imm(0xfec00000, 0xa1) })},
+		{"mmio write (IOAPIC)", rounds, nil, build(func(c *code) { c.imm(0xfec00000, 0xa3) })},
+		{"hypercall", rounds, nil, hypercalls[vendor]},
+		{"self-IPI, handler, EOI", rounds, interrupts(), build(func(c *code) { c.wrmsr(0x83f, vector) })},
+		{"hlt, timer after 1 us", fewRounds, interrupts(), build(func(c *code) { c.wrmsr(0x838, 1000); c.b(0xf4) })},
+		{"first touch, 2M", 100, ebx, build(func(c *code) { c.b(0x89, 0x03); c.imm(2<<20, 0x81, 0xc3) })},
+	}
+}
+
+// Run measures on machines of r, telling each result as it comes.
+func Run(ctx context.Context, r *vmm.Registry, tell func(Result)) error {
+	empty, err := one(ctx, r, test{name: "empty", count: rounds})
+	if err != nil {
+		return err
+	}
+	for _, t := range tests(r.Host().Backend.Name()) {
+		ticks, err := one(ctx, r, t)
+		if err != nil {
+			return fmt.Errorf("bench: %s: %w", t.name, err)
+		}
+		ticks -= min(ticks, empty*uint64(t.count)/rounds)
+		tell(Result{t.name, t.count, ticks / uint64(t.count)})
+	}
+	return nil
+}
+
+// limit is what one guest may take.
+const limit = time.Minute
+
+// one runs a guest and returns the ticks that it counted.
+func one(ctx context.Context, r *vmm.Registry, t test) (uint64, error) {
+	const name = "bench"
+	vm, err := r.Create(vmm.Config{Name: name, Memory: benchBytes, CPUs: 1, Kernel: "built in"}, vmm.Files{Kernel: image(t.setup, t.op, t.count)})
+	if err != nil {
+		return 0, err
+	}
+	defer func() {
+		now, cancel := context.WithCancel(context.Background())
+		cancel()
+		vm.Stop(now)
+		r.Delete(name)
+	}()
+	if err := vm.Start(); err != nil {
+		return 0, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	var out []byte
+	buf := make([]byte, 4)
+	for pos := int64(0); len(out) < 4; {
+		n, next, err := vm.FollowConsole(ctx, buf, pos)
+		if err != nil {
+			return 0, fmt.Errorf("its guest is %v and has not reported: %w", vm.Status(), err)
+		}
+		out, pos = append(out, buf[:n]...), next
+	}
+	return uint64(binary.LittleEndian.Uint32(out)), nil
+}
