@@ -38,6 +38,7 @@ func newHost() *host {
 	h.sh.Add(h.migrateCommands()...)
 	h.sh.Add(h.netCommands()...)
 	h.sh.Add(h.selftestCommands()...)
+	h.sh.Add(h.benchCommands()...)
 	return h
 }
 
