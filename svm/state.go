@@ -30,6 +30,10 @@ func (v *VCPU) Save(s *vcpu.State) {
 	}
 	s.XSAVE = s.XSAVE[:n]
 	copy(s.XSAVE, v.area.Data)
+	// Components that the host has and the CPU model lacks are switched too, to keep
+	// the host's own from the guest. They are no part of its state.
+	le := binary.LittleEndian
+	le.PutUint64(s.XSAVE[512:], le.Uint64(s.XSAVE[512:])&(v.space.cfg.CPUID.XCR0|1))
 	// What was never used in a component reads as its initial values.
 	for i := uint(2); i < 64; i++ {
 		if end := v.space.b.component(i); end != 0 && binary.LittleEndian.Uint64(s.XSAVE[512:])>>i&1 == 0 {
