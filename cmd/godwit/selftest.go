@@ -4,8 +4,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
+	"strings"
 
 	"godwit/cmd/internal/shell"
+	"godwit/migrate"
+	"godwit/migrate/vmguest"
 	"godwit/vmm/conformance"
 )
 
@@ -14,7 +18,38 @@ func (h *host) selftestCommands() []*shell.Command {
 		{Name: "selftest vcpu", Args: "[FILTER]", Summary: "hold this processor's virtualization to the vCPU contract with a suite of small guests",
 			Detail:  "FILTER is part of a test's name; all tests that hold it are run.",
 			Example: "selftest vcpu", Shows: true, Run: h.cmdSelftestVCPU},
+		{Name: "selftest migrate", Args: "NAME [TRIPS]", Summary: "move a running machine to a second place on this host and back",
+			Detail:  "Everything that a migration does but the network, checksums of all pages included. It needs the machine's memory a second time.",
+			Example: "selftest migrate web 5", Shows: true, Run: h.cmdSelftestMigrate, Complete: h.completeVM},
 	}
+}
+
+func (h *host) cmdSelftestMigrate(c *shell.Call) error {
+	trips := 1
+	if len(c.Args) == 2 {
+		n, err := strconv.Atoi(c.Args[1])
+		if err != nil || n < 1 || n > 1000 {
+			return shell.Usagef("%q is no number from 1 to 1000", c.Args[1])
+		}
+		trips = n
+	} else if len(c.Args) != 1 {
+		return shell.Usagef("a machine is wanted")
+	}
+	vms, err := h.machines()
+	if err != nil {
+		return err
+	}
+	var last migrate.Report
+	moves := 0
+	err = vmguest.Rehearse(c.Ctx, &vmguest.Target{Registry: vms, Arrived: h.watch}, c.Args[0], trips, migrate.Options{Verify: true}, func(r migrate.Report) {
+		last = r
+		moves++
+		c.Printf("move %d: %s, %d rounds, %d pages, %d write faults, downtime %v\n", moves, strings.ToLower(r.State), len(r.Rounds), r.Pages, r.Faults, r.Downtime.Total)
+	})
+	if err != nil {
+		return err
+	}
+	return c.Show(report{last})
 }
 
 type vcpuResults struct {
