@@ -62,7 +62,7 @@ func (u *UART) LoadState(_ uint16, r *state.Reader) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.ier, u.fcr, u.lcr, u.mcr, u.lsr, u.msr, u.scr = s.ier, s.fcr, s.lcr, s.mcr, s.lsr, s.msr, s.scr
-	u.divisor, u.thre, u.asserts = s.divisor, s.thre, s.asserts
+	u.divisor, u.thre, u.asserts, u.bursts = s.divisor, s.thre, s.asserts, 0
 	u.head, u.count = 0, uint8(copy(u.fifo[:], fifo))
 	u.input = append(u.input[:0], input...)
 	return nil

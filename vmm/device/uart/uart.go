@@ -2,9 +2,8 @@
 // Reference: National Semiconductor PC16550D datasheet (TL/C/8652, June 1995),
 // section 8.
 //
-// Transmission takes no time: what the guest writes is at once in the Output, and
-// the line status of an idle transmitter reads 0x60. That keeps a guest that polls
-// for every byte at one exit a byte.
+// Transmission takes no time: what the guest writes is out at once, and the line
+// status reads 0x60. So a guest that polls before every byte polls once.
 package uart
 
 import (
@@ -13,91 +12,6 @@ import (
 
 	"godwit/vmm/device"
 )
-
-// Ports of a PC's first serial port, and how many a port has.
-const (
-	COM1  = 0x3f8
-	COM2  = 0x2f8
-	Ports = 8
-)
-
-// Registers (table II).
-const (
-	regData = 0 // RBR, THR; DLL if DLAB
-	regIER  = 1 // DLM if DLAB
-	regIIR  = 2 // FCR when written
-	regLCR  = 3
-	regMCR  = 4
-	regLSR  = 5
-	regMSR  = 6
-	regSCR  = 7
-)
-
-// Interrupt enables and identifications, the latter in order of their priority
-// (section 8.6).
-const (
-	ierData   = 1 << 0
-	ierTHRE   = 1 << 1
-	ierLine   = 1 << 2
-	ierModem  = 1 << 3
-	ierAll    = 0x0f
-	iirLine   = 0x06
-	iirData   = 0x04
-	iirTimout = 0x0c
-	iirTHRE   = 0x02
-	iirModem  = 0x00
-	iirNone   = 0x01
-	iirFIFO   = 0xc0
-)
-
-const (
-	fcrEnable  = 1 << 0
-	fcrClearRX = 1 << 1
-	fcrClearTX = 1 << 2
-	fcrKept    = 0xc9 // enable, DMA mode, trigger level
-)
-
-const (
-	lcrBreak = 1 << 6
-	lcrDLAB  = 1 << 7
-)
-
-const (
-	mcrDTR      = 1 << 0
-	mcrRTS      = 1 << 1
-	mcrOUT1     = 1 << 2
-	mcrOUT2     = 1 << 3 // on a PC: lets the interrupt out
-	mcrLoop     = 1 << 4
-	mcrWritable = 0x1f
-)
-
-const (
-	lsrData    = 1 << 0
-	lsrOverrun = 1 << 1
-	lsrBreak   = 1 << 4
-	lsrIdle    = 0x60 // THR and transmitter empty
-	lsrErrors  = 0x1e
-	lsrLatched = lsrOverrun | lsrBreak // what this model ever sets of them
-)
-
-// Modem status: deltas in the lower half, lines in the upper.
-const (
-	msrTERI  = 1 << 2
-	msrCTS   = 1 << 4
-	msrDSR   = 1 << 5
-	msrRI    = 1 << 6
-	msrDCD   = 1 << 7
-	msrReady = msrCTS | msrDSR | msrDCD // a terminal that is switched on
-)
-
-// fifoSize is the receiver's FIFO.
-const fifoSize = 16
-
-// inputSize bounds what Input takes ahead of the guest's reads.
-const inputSize = 4096
-
-// triggers are the receiver FIFO's trigger levels (section 8.5).
-var triggers = [4]int{1, 4, 8, 14}
 
 // A UART is one port.
 type UART struct {
@@ -116,6 +30,7 @@ type UART struct {
 	scr     uint8
 	divisor uint16
 	thre    bool // the THR-empty interrupt is pending
+	bursts  int  // THR-empty interrupts reported in a row
 	asserts bool // what irq was last set to
 	fifo    [fifoSize]byte
 	head    uint8 // of fifo
@@ -140,111 +55,10 @@ func (u *UART) Reset() {
 	u.ier, u.fcr, u.lcr, u.mcr, u.lsr, u.scr = 0, 0, 0, 0, 0, 0
 	u.msr = msrReady
 	u.divisor = 12 // 9600 baud
-	u.thre, u.asserts = false, false
+	u.thre, u.asserts, u.bursts = false, false, 0
 	u.head, u.count, u.input = 0, 0, nil
 	u.irq.Set(false)
 	u.signalRoom()
-}
-
-// Input gives bytes to the guest and returns how many it took; Room tells when to
-// offer the rest. Callable from anywhere.
-func (u *UART) Input(p []byte) int {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	n := min(len(p), inputSize-len(u.input))
-	u.input = append(u.input, p[:n]...)
-	u.refill()
-	u.update()
-	return n
-}
-
-// Room has a value after the guest made room for more Input.
-func (u *UART) Room() <-chan struct{} { return u.room }
-
-// Break sends a break condition (Linux's SysRq on a serial console).
-func (u *UART) Break() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.mcr&mcrLoop == 0 {
-		u.receive(0)
-		u.lsr |= lsrBreak
-		u.update()
-	}
-}
-
-func (u *UART) signalRoom() {
-	select {
-	case u.room <- struct{}{}:
-	default:
-	}
-}
-
-// capacity is the receiver's: one byte without FIFO.
-func (u *UART) capacity() uint8 {
-	if u.fcr&fcrEnable == 0 {
-		return 1
-	}
-	return fifoSize
-}
-
-// refill moves waiting input into the receiver. In loopback the input pin is cut off.
-func (u *UART) refill() {
-	if len(u.input) == 0 || u.mcr&mcrLoop != 0 {
-		return
-	}
-	full := len(u.input) == inputSize
-	n := 0
-	for n < len(u.input) && u.count < u.capacity() {
-		u.receive(u.input[n])
-		n++
-	}
-	// Slide down rather than re-slice: the buffer keeps its array.
-	u.input = u.input[:copy(u.input, u.input[n:])]
-	if full && n > 0 {
-		u.signalRoom()
-	}
-}
-
-// receive takes a byte; if the receiver is full it is an overrun.
-func (u *UART) receive(b byte) {
-	if u.count >= u.capacity() {
-		u.lsr |= lsrOverrun
-		if u.fcr&fcrEnable == 0 { // without FIFO the new byte replaces the old
-			u.fifo[u.head] = b
-		}
-		return
-	}
-	u.fifo[(u.head+u.count)%fifoSize] = b
-	u.count++
-}
-
-// cause is the interrupt identification, highest priority first (section 8.6).
-func (u *UART) cause() uint8 {
-	switch {
-	case u.ier&ierLine != 0 && u.lsr != 0:
-		return iirLine
-	case u.ier&ierData != 0 && u.count > 0 && (u.fcr&fcrEnable == 0 || int(u.count) >= triggers[u.fcr>>6]):
-		return iirData
-	case u.ier&ierData != 0 && u.count > 0:
-		// Below the trigger level the datasheet waits four character times:
-		// here input comes in bursts, and the time is over at once.
-		return iirTimout
-	case u.ier&ierTHRE != 0 && u.thre:
-		return iirTHRE
-	case u.ier&ierModem != 0 && u.msr&0x0f != 0:
-		return iirModem
-	}
-	return iirNone
-}
-
-// update drives the interrupt line. OUT2 gates it on a PC, and in loopback it
-// stays inactive.
-func (u *UART) update() {
-	level := u.cause() != iirNone && u.mcr&(mcrOUT2|mcrLoop) == mcrOUT2
-	if level != u.asserts {
-		u.asserts = level
-		u.irq.Set(level)
-	}
 }
 
 // In implements device.PortDevice. A wider access reads the registers one by one,
@@ -294,18 +108,6 @@ func (u *UART) readData() uint8 {
 	u.refill()
 	u.update()
 	return b
-}
-
-func (u *UART) readIIR() uint8 {
-	c := u.cause()
-	if c == iirTHRE { // reading it is the acknowledgement
-		u.thre = false
-		u.update()
-	}
-	if u.fcr&fcrEnable != 0 {
-		c |= iirFIFO
-	}
-	return c
 }
 
 func (u *UART) readLSR() uint8 {
