@@ -76,13 +76,10 @@ func (v *VCPU) writeMSR(r vcpu.Reg, x uint64) bool {
 		if f != fine {
 			return false
 		}
-		v.setEFER(n)
-		if v.lastCPU == nowhere {
-			v.lastCPU = v.home
-			if v.vpid != 0 && !v.b.flushTag(v.vpid, false) {
-				v.blame(troubleFlush, fVPID, uint64(v.vpid))
-			}
+		if (n^v.reg[vcpu.EFER])&eferNXE != 0 {
+			v.flushOwn() // bit 63 of cached entries has another meaning now
 		}
+		v.setEFER(n)
 		return true
 	case vcpu.STAR:
 		v.m.wrmsr(msrSTAR, x)

@@ -202,9 +202,7 @@ func (v *VCPU) attach(cpu int) {
 		v.writeHost(cpu)
 		// Since this VCPU last ran here, if it ever did, it may have changed its
 		// page tables on another CPU; or the tag was another VCPU's.
-		if v.vpid != 0 && !v.b.flushTag(v.vpid, false) {
-			v.blame(troubleFlush, fVPID, uint64(v.vpid))
-		}
+		v.flushOwn()
 		v.lastCPU = cpu
 		c.guest = 0 // SWAPGS has changed the base on another CPU since
 	}
@@ -224,6 +222,14 @@ func (v *VCPU) attach(cpu int) {
 	}
 	now := v.m.tsc()
 	v.sliceEnd = now + v.b.slice
+}
+
+// flushOwn drops what this CPU has cached of the guest's own translations. Without
+// a tag every entry does.
+func (v *VCPU) flushOwn() {
+	if v.vpid != 0 && !v.b.flushTag(v.vpid, false) {
+		v.blame(troubleFlush, fVPID, uint64(v.vpid))
+	}
 }
 
 func (v *VCPU) swapMSR(msr uint32, want, have uint64) {

@@ -298,6 +298,9 @@ func (v *VCPU) Set(r vcpu.Reg, x uint64) error {
 	}
 	v.changed |= g
 	v.touched = v.touched || g != 0
+	if g == gControl {
+		v.lastCPU = nowhere // what the instruction would have flushed, the next entry flushes
+	}
 	return nil
 }
 
@@ -368,9 +371,6 @@ func (v *VCPU) set(r vcpu.Reg, x uint64) error {
 
 // setEFER is what Set and the guest's WRMSR share.
 func (v *VCPU) setEFER(x uint64) {
-	if (x^v.reg[vcpu.EFER])&eferNXE != 0 {
-		v.lastCPU = nowhere // bit 63 of cached entries has another meaning now: flush
-	}
 	v.reg[vcpu.EFER] = x
 	v.changed |= gControl
 }
