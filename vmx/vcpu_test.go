@@ -450,6 +450,16 @@ func TestGuestRunsWithItsOwnMSRs(t *testing.T) {
 		if h := m.msrs[1]; h[msrKernelGSBase] != 0x30 || h[msrTSCAux] != 4 {
 			t.Errorf("on the other CPU: %#x", h)
 		}
+		h := m.msrs[1]
+		h[msrKernelGSBase] = 0x40
+		halt(g)
+	}
+	run(t, v)
+	m.at.Store(0) // where nobody else has run meanwhile
+	m.guest = func(g *guest) {
+		if x := m.msrs[0][msrKernelGSBase]; x != 0x40 {
+			t.Errorf("back on the first CPU: KERNEL_GS_BASE %#x", x)
+		}
 		halt(g)
 	}
 	run(t, v)
