@@ -79,8 +79,14 @@ func startTicker(fail func(error)) (*ticker, error) {
 // lost is how many ticks are missing. A late delivery is given time to come: it is late, not lost.
 func (t *ticker) lost() (n int64) {
 	for range 1000 {
-		n = int64(monotonic()-t.start)/int64(tickPeriod) - int64(t.ticks.Load())
-		if n <= 1 {
+		before := int64(t.ticks.Load())
+		due := int64(monotonic()-t.start) / int64(tickPeriod)
+		after := int64(t.ticks.Load())
+		if before > due {
+			return due - before // more than there was time for
+		}
+		// Ticks that came while we looked at the clock are neither.
+		if n = max(0, due-after); n <= 1 {
 			break
 		}
 		time.Sleep(tickPeriod)
