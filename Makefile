@@ -1,12 +1,22 @@
 # The two commands of README.md are `make demo` and `make test`.
-.PHONY: image test
+.PHONY: image test demo bench
+
+# Two hosts boot from the network and a guest moves between them, running.
+demo:
+	@go run ./qemu-tests demo
+
+# Everything this machine can prove: the code, then every scenario on every ground. Ends with a table.
+test:
+	go build ./...
+	go vet ./...
+	go test ./...
+	@go run ./qemu-tests test
+
+# Sizes, times, and instructions counted by the emulator.
+bench:
+	@go run ./qemu-tests bench
 
 # All forms of the host image, and the guest's files, in build/; see docs/boot.md.
 image:
 	go run ./qemu-tests files
 	go run ./boot/mkimage -o build -module .cache/guest/vmlinuz -module build/guest/initramfs
-
-test:
-	go build ./...
-	go vet ./...
-	go test ./...

@@ -4,6 +4,8 @@
 //	go run ./qemu-tests files           make the guest's kernel and initramfs: .cache/guest/vmlinuz, build/guest/initramfs
 //	go run ./qemu-tests test            run every scenario on every ground and print a table
 //	go run ./qemu-tests test -run REGEXP -on REGEXP     only some scenarios, on some grounds
+//	go run ./qemu-tests demo            two hosts boot from the network, a guest moves between them
+//	go run ./qemu-tests bench           measure sizes, times and instructions
 //	go run ./qemu-tests list            tell what the scenarios are
 //
 // Run it in the repository's root. See docs/rig.md.
@@ -19,11 +21,13 @@ import (
 	"os/signal"
 	"regexp"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
 	"godwit/qemu-tests/debian"
 	"godwit/qemu-tests/guest"
+	"godwit/qemu-tests/machine"
 	"godwit/qemu-tests/rig"
 	"godwit/qemu-tests/scenarios"
 )
@@ -32,6 +36,8 @@ import (
 var commands = map[string]func(ctx context.Context, args []string) error{
 	"files": files,
 	"test":  test,
+	"demo":  demo,
+	"bench": bench,
 	"list":  list,
 }
 
@@ -40,7 +46,7 @@ const logs = "build/rig"
 
 func main() {
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "usage: go run ./qemu-tests files | test [-run REGEXP] [-on REGEXP] | list")
+		fmt.Fprintln(os.Stderr, "usage: go run ./qemu-tests files | test [-run REGEXP] [-on REGEXP] | demo | bench | list")
 	}
 	flag.Parse()
 	run, ok := commands[flag.Arg(0)]
@@ -120,6 +126,96 @@ func test(ctx context.Context, args []string) error {
 		return fmt.Errorf("%d of %d scenarios failed in %v", failed, len(results), time.Since(begin).Round(time.Second))
 	}
 	return nil
+}
+
+// bestGround is KVM where that offers nested virtualization, else QEMU's emulation.
+func bestGround() (machine.Ground, error) {
+	kvm := machine.QEMU{KVM: true}
+	if kvm.Available() == nil {
+		return kvm, nil
+	}
+	return machine.QEMU{}, machine.QEMU{}.Available()
+}
+
+// demo prints its verdict on the last line, whatever happens.
+func demo(ctx context.Context, _ []string) error {
+	err := runDemo(ctx)
+	if err != nil {
+		why, _, _ := strings.Cut(err.Error(), "\n")
+		if why != err.Error() {
+			fmt.Println(err)
+		}
+		fmt.Println("demo: failed:", why)
+		os.Exit(1)
+	}
+	fmt.Println("demo: ok")
+	return nil
+}
+
+func runDemo(ctx context.Context) error {
+	fmt.Println("preparing: packages, guest, host image")
+	files, err := prepare(ctx)
+	if err != nil {
+		return err
+	}
+	ground, err := bestGround()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("ground: %s (%s)\n", ground.Name(), ground.Vendor())
+	r := rig.Runner{Scenarios: []*rig.Scenario{scenarios.Demo}, Grounds: []machine.Ground{ground}, Files: files, Dir: logs, Cores: 2, Progress: os.Stdout}
+	res := r.Run(ctx)[0]
+	report(res)
+	if ctx.Err() != nil {
+		return errors.New("interrupted")
+	}
+	if res.Outcome != rig.Passed {
+		return errors.New(res.Why)
+	}
+	return nil
+}
+
+func report(res rig.Result) {
+	fmt.Println()
+	for _, f := range res.Facts {
+		fmt.Printf("%-24s %s\n", f.Name, f.Value)
+	}
+	fmt.Println()
+}
+
+func bench(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("bench", flag.ExitOnError)
+	which := fs.String("run", "", "only measurements that match this `regexp`")
+	fs.Parse(args)
+	match, err := regexp.Compile(*which)
+	if err != nil {
+		return err
+	}
+	files, err := prepare(ctx)
+	if err != nil {
+		return err
+	}
+	failed := 0
+	for _, s := range scenarios.Benches() {
+		if !match.MatchString(s.Name) {
+			continue
+		}
+		r := rig.Runner{Scenarios: []*rig.Scenario{s}, Grounds: []machine.Ground{machine.QEMU{}}, Files: files, Dir: logs, Cores: 1, Progress: os.Stderr}
+		res := r.Run(ctx)[0]
+		fmt.Printf("\n%s: %s\n", s.Name, s.About)
+		for _, f := range res.Facts {
+			fmt.Println("  " + strings.TrimSpace(f.Name+" "+f.Value))
+		}
+		if res.Outcome != rig.Passed {
+			failed++
+			fmt.Printf("  %v: %s\n", res.Outcome, res.Why)
+		}
+		fmt.Println()
+	}
+	if failed != 0 {
+		return fmt.Errorf("%d measurements failed", failed)
+	}
+	return ctx.Err()
 }
 
 func list(context.Context, []string) error {

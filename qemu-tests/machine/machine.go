@@ -19,6 +19,7 @@ type Spec struct {
 	Boot      Boot
 	NIC       *NIC     // nil: none
 	Reboots   bool     // a reset starts it again; else it ends the emulator
+	Counted   bool     // QEMU's TCG only: one instruction takes one nanosecond, so that times are exact and repeat
 	Extra     []string // more arguments for QEMU; other grounds refuse them
 }
 

@@ -86,11 +86,17 @@ func (q QEMU) arguments(s Spec) []string {
 	if q.CPU != "" {
 		cpu = q.CPU
 	}
+	rtc := "base=utc"
+	if s.Counted {
+		// "rep stosb" would count once a byte; equal seeds and clocks make equal runs.
+		accel, cpu, rtc = "tcg,thread=single", "max,-erms", "base=2026-01-01T00:00:00,clock=vm"
+		s.Extra = append([]string{"-icount", "shift=0,sleep=off", "-seed", "1"}, s.Extra...)
+	}
 	a := []string{
 		"-name", qemuValue(s.Name), "-nodefaults", "-accel", accel, "-cpu", cpu,
 		"-machine", "pc,graphics=off", "-smp", strconv.Itoa(s.CPUs), "-m", strconv.Itoa(s.MemoryMiB),
 		"-display", "none", "-vga", "none", "-monitor", "none", "-serial", "stdio",
-		"-rtc", "base=utc",
+		"-rtc", rtc,
 	}
 	if !s.Reboots {
 		a = append(a, "-no-reboot")

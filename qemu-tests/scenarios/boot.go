@@ -70,6 +70,7 @@ type hostFacts struct {
 		Total  uint64 `json:"total_bytes"`
 		Free   uint64 `json:"free_bytes"`
 		Kernel uint64 `json:"kernel_bytes"`
+		GoHeap uint64 `json:"go_heap_bytes"`
 	} `json:"memory"`
 	Modules []struct {
 		Name  string `json:"name"`
