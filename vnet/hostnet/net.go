@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/arp"
@@ -88,6 +89,7 @@ const (
 // build makes the stack. It takes milliseconds, which is why it is not done
 // before the console is up.
 func (n *Net) build() {
+	log.SetTarget(&stackLog{to: n.cfg.Log})
 	s := stack.New(stack.Options{
 		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
