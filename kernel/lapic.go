@@ -209,3 +209,15 @@ func SetTimer(tsc uint64) {
 		setHardwareTimer(c, tsc)
 	}
 }
+
+// InterruptPending reports whether the local APIC holds an interrupt for this CPU
+// that it has not taken. Only inside Privileged does the answer mean anything.
+func InterruptPending() bool {
+	const irr = 0x200 // first of eight interrupt request registers
+	for i := uint32(0); i < 8; i++ {
+		if lapicRead(irr+16*i) != 0 {
+			return true
+		}
+	}
+	return false
+}
