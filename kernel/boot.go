@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"runtime"
 	"unsafe"
 
 	"godwit/kernel/internal/acpi"
@@ -201,20 +200,4 @@ func findTable(arg unsafe.Pointer) {
 	if b := acpi.Table(tableMemory{}, rsdp, string(t.sig[:]), 0); b != nil {
 		t.at, t.size = uintptr(unsafe.Pointer(&b[0])), uintptr(len(b))
 	}
-}
-
-// symbolsReady says that the runtime has read its symbol table.
-var symbolsReady bool
-
-func init() { symbolsReady = true }
-
-// symbol names the function that holds pc, for reports.
-func symbol(pc uintptr) string {
-	if !symbolsReady || pc < imageText() || pc >= imageEtext() {
-		return ""
-	}
-	if f := runtime.FuncForPC(pc); f != nil {
-		return f.Name()
-	}
-	return ""
 }

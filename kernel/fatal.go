@@ -1,10 +1,45 @@
 package kernel
 
-import "sync/atomic"
+import (
+	"sync/atomic"
 
-// stopping is 1 once a fatal error stops the machine; the other CPUs then halt on
-// the NMI they get.
+	"github.com/usbarmory/tamago/amd64/lapic"
+)
+
+// Reports of what the machine cannot go on after. They use no lock, no memory and no
+// interrupt, and end in what the command line's panic= says: reboot (the default)
+// or halt.
+
+// stopping is 1 once a report has begun; the other CPUs then halt on the NMI they get.
 var stopping uint32
+
+// beginReport makes this CPU the only one that runs. Whoever reports second, in a
+// fault inside a report or on another CPU, stops.
+func beginReport() {
+	if atomic.SwapUint32(&stopping, 1) != 0 {
+		haltForever()
+	}
+	stopOthers()
+	drainSerial(true)
+	print1("\n")
+	flushLog()
+}
+
+// stopOthers halts all other CPUs.
+func stopOthers() {
+	if ncpu > 1 {
+		sendICR(0, icrAssert|lapic.ICR_DLV_NMI|lapic.ICR_DST_REST)
+		for range 100000 { // an NMI takes its time to arrive
+			pause()
+		}
+	}
+}
+
+// endReport shows the log's end, and ends.
+func endReport() {
+	printLastLines(12)
+	stop()
+}
 
 // fatal reports a condition the kernel cannot go on with.
 func fatal(why string) {
@@ -12,45 +47,58 @@ func fatal(why string) {
 	print1("godwit: fatal: ")
 	print1(why)
 	print1("\n")
-	stop()
+	printStack(framePointer())
+	endReport()
 }
 
+// outOfMemory reports that the Go program touched memory it was promised and none is
+// left.
 func outOfMemory() {
 	beginReport()
-	print1("godwit: fatal: out of memory: no free page for the Go heap (")
-	printUint(userPages.Load() >> 8)
-	print1(" MiB heap, ")
+	print1("godwit: fatal: out of memory: no free page for the Go heap, which has ")
+	printUint(userPages.Load() * pageSize >> 20)
+	print1(" MiB; ")
 	printUint(physBytes.Load() >> 20)
-	print1(" MiB for guests and drivers)\n")
-	stop()
-}
-
-// beginReport stops whoever reports second: a fault inside a report, or another
-// CPU's.
-func beginReport() {
-	if atomic.SwapUint32(&stopping, 1) != 0 {
-		haltForever()
-	}
-	print1("\n")
+	print1(" MiB are with guests and drivers, ")
+	printUint((reservedBytes + (kernelPages.Load()+tablePages.Load())*pageSize) >> 20)
+	print1(" MiB with the kernel\n")
+	printStack(framePointer())
+	endReport()
 }
 
 // fatalTrap reports an exception nobody handles.
 func fatalTrap(f *trapFrame, addr uintptr) {
 	beginReport()
 	print1("godwit: fatal: ")
-	if f.vector < 32 {
-		print1(exceptionNames[f.vector])
+	if inGuard(addr) && (f.vector == vecPageFault || f.vector == vecDoubleFault) {
+		print1("kernel stack overflow")
+	} else {
+		print1(exceptionNames[f.vector&31])
 	}
-	print1(" at ")
-	printHex(uint64(f.ip), 16)
-	print1(" ")
-	print1(symbol(f.ip))
+	if f.vector == vecPageFault {
+		print1(" at address ")
+		printHex(uint64(addr), 16)
+	}
 	if f.inHandler() {
-		print1(", in the kernel")
+		print1(" in the kernel")
 	}
 	print1(" on CPU ")
 	printUint(this().index)
 	print1("\n")
+	reportFrame(f, addr)
+	endReport()
+}
+
+// inGuard reports whether an address is in the unmapped part below a kernel stack.
+func inGuard(a uintptr) bool {
+	if a >= threadStart && a < threadSlot(maxThreads) {
+		return (a-threadStart)%threadSlotSize < threadStack
+	}
+	return a >= cpuStart && a < cpuSlot(maxCPU)
+}
+
+// reportFrame prints the registers and the stack of interrupted code.
+func reportFrame(f *trapFrame, addr uintptr) {
 	for i, r := range [...]struct {
 		name string
 		v    uintptr
@@ -59,7 +107,7 @@ func fatalTrap(f *trapFrame, addr uintptr) {
 		{"rsi", f.si}, {"rdi", f.di}, {"rbp", f.bp}, {"rsp", f.sp},
 		{"r8 ", f.r8}, {"r9 ", f.r9}, {"r10", f.r10}, {"r11", f.r11},
 		{"r12", f.r12}, {"r13", f.r13}, {"r14", f.r14}, {"r15", f.r15},
-		{"cr2", addr}, {"err", f.code}, {"flg", f.flags}, {"fs ", f.fs},
+		{"rip", f.ip}, {"flg", f.flags}, {"cr2", addr}, {"err", f.code},
 	} {
 		print1("  ")
 		print1(r.name)
@@ -69,27 +117,47 @@ func fatalTrap(f *trapFrame, addr uintptr) {
 			print1("\n")
 		}
 	}
-	for bp, n := f.bp, 0; n < 32; n++ {
+	printCall(f.ip, f.ip)
+	printStack(f.bp)
+}
+
+// printStack walks the frame pointers that Go's compiler keeps.
+func printStack(bp uintptr) {
+	for range 40 {
 		if bp&7 != 0 || !readable(bp) || !readable(bp+8) {
-			break
+			return
 		}
 		pc := uintptr(ld64(bp + 8))
-		name := symbol(pc - 1)
-		if name == "" {
-			break
+		if !printCall(pc, pc-1) {
+			return
 		}
-		print1("  ")
-		printHex(uint64(pc), 16)
-		print1(" ")
-		print1(name)
-		print1("\n")
 		next := uintptr(ld64(bp))
 		if next <= bp {
-			break
+			return
 		}
 		bp = next
 	}
-	stop()
+}
+
+// printCall names one code address; at is an address inside the call.
+func printCall(pc, at uintptr) bool {
+	if at < imageText() || at >= imageEtext() {
+		return false
+	}
+	print1("  ")
+	printHex(uint64(pc), 16)
+	if p := findCode(at); p.name != 0 {
+		print1(" ")
+		printString(p.name)
+		if p.file != 0 {
+			print1("  ")
+			printString(p.file)
+			print1(":")
+			printUint(uint64(p.line))
+		}
+	}
+	print1("\n")
+	return true
 }
 
 // readable reports whether an address can be read without a fault.
@@ -114,6 +182,7 @@ func readable(a uintptr) bool {
 // exitProgram ends the machine's life as the Go program ends: after main returned,
 // or after the runtime printed why it gave up.
 func exitProgram(status int) {
+	beginReport()
 	print1("godwit: the host program ended with status ")
 	if status < 0 {
 		print1("-")
@@ -124,33 +193,31 @@ func exitProgram(status int) {
 	stop()
 }
 
+// option returns the value of name=value on the command line, as it lies there.
+func option(name string) []byte {
+	line := boot.Cmdline()
+	for i := 0; i < len(line); i++ {
+		if i > 0 && line[i-1] != ' ' || i+len(name) >= len(line) || line[i+len(name)] != '=' || string(line[i:i+len(name)]) != name {
+			continue
+		}
+		v := line[i+len(name)+1:]
+		for n, c := range v {
+			if c == ' ' {
+				return v[:n]
+			}
+		}
+		return v
+	}
+	return nil
+}
+
 // stop ends everything as the command line says.
 func stop() {
+	if string(option("panic")) == "halt" {
+		print1("godwit: halted (panic=halt)\n")
+		haltForever()
+	}
+	print1("godwit: rebooting (panic=halt on the command line stops here instead)\n")
 	resetMachine()
 	haltForever()
 }
-
-// resetMachine resets by the keyboard controller, then by port CF9h.
-func resetMachine() {
-	for i := 0; i < 100000 && In8(com1.Base+5)&0x40 == 0; i++ { // let the last bytes out
-	}
-	Out8(0x64, 0xfe)
-	for range 100000 {
-		pause()
-	}
-	Out8(0xcf9, 0x02)
-	Out8(0xcf9, 0x06)
-}
-
-// Reboot resets the machine. It does not return.
-func Reboot() {
-	resetMachine()
-	haltForever()
-}
-
-// PowerOff switches the machine off. It does not return; where nothing answers,
-// it halts.
-func PowerOff() { Reboot() }
-
-// Halt stops all CPUs. It does not return.
-func Halt() { haltForever() }

@@ -10,8 +10,7 @@ var (
 	xsaveSize    uint64 = 512 // of the area that holds the vector state
 )
 
-// Components of the extended state (SDM vol. 1, 13.1) that a Go program may use:
-// x87, SSE, AVX and AVX-512.
+// Components of the extended state (SDM vol. 1, 13.1) that a Go program may use.
 const (
 	xcr0SSE = 3
 	xcr0AVX = 1 << 2

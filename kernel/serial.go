@@ -2,13 +2,16 @@ package kernel
 
 import (
 	"io"
+	"sync"
 	"time"
+	"unsafe"
 
 	"github.com/usbarmory/tamago/soc/intel/uart"
 )
 
-// COM1 (PC16550D). TamaGo's driver moves the bytes; the line's format it leaves
-// alone, and firmware may have left anything there.
+// COM1 (PC16550D). TamaGo's driver names the registers and raises the modem lines;
+// the line's format it leaves alone, and firmware may have left anything there. Its
+// Tx is not used: without a UART it would wait for ever.
 var com1 = uart.UART{Index: 1, Base: 0x3f8, DTR: true, RTS: true}
 
 const (
@@ -16,6 +19,15 @@ const (
 	lcrDLAB    = 1 << 7
 	fcrEnable  = 7 // on, both FIFOs cleared
 	baudDivide = 1 // 115200
+
+	iir      = 2 // interrupt identification, on reading
+	iirNone  = 1
+	ierData  = 1 << 0
+	ierEmpty = 1 << 1
+	lsrIdle  = 1 << 6
+
+	fifoSize = 16
+	irqCOM1  = 4
 )
 
 func initSerial() {
@@ -28,7 +40,13 @@ func initSerial() {
 	com1.Init()
 }
 
-var logLock spinlock
+// What the console wrote waits here until the UART takes it.
+var (
+	com1Lock spinlock
+	txHead   uint32
+	txTail   uint32
+	txRing   [64 << 10]byte
+)
 
 // putc writes one character, waiting for the transmitter at most some milliseconds
 // so that a machine without COM1 still runs.
@@ -45,13 +63,23 @@ func emit(c byte) {
 	putc(c)
 }
 
-// logWrite prints what the program wrote to its standard output or error.
-func logWrite(b []byte) {
-	logLock.lock()
-	for _, c := range b {
-		emit(c)
+// drainSerial moves waiting output to the UART: as much as it takes at once, or,
+// if all is set, everything.
+func drainSerial(all bool) {
+	for txHead != txTail {
+		if In8(com1.Base+uart.LSR)&(1<<uart.LSR_THRE) == 0 {
+			if !all {
+				return
+			}
+			putc(txRing[txHead%uint32(len(txRing))])
+			txHead++
+			continue
+		}
+		for i := 0; i < fifoSize && txHead != txTail; i++ {
+			Out8(com1.Base+uart.THR, txRing[txHead%uint32(len(txRing))])
+			txHead++
+		}
 	}
-	logLock.unlock()
 }
 
 // print1 prints without locks and without memory: before the runtime runs, and in
@@ -75,29 +103,144 @@ func printUint(v uint64) {
 	emit('0' + byte(v%10))
 }
 
-type serialConsole struct{}
-
-// SerialConsole is COM1.
-func SerialConsole() io.ReadWriter { return serialConsole{} }
-
-func (serialConsole) Write(p []byte) (int, error) {
-	_, err := stdout.Write(p)
-	return len(p), err
+// A serialPort is COM1 as the console sees it.
+type serialPort struct {
+	mu    sync.Mutex
+	more  sync.Cond
+	input []byte
+	wmu   sync.Mutex
 }
 
-func (serialConsole) Read(p []byte) (int, error) {
-	if len(p) == 0 {
+// maxInput bounds what is kept of input nobody reads.
+const maxInput = 64 << 10
+
+var console struct {
+	once sync.Once
+	port serialPort
+	irq  bool // the UART's interrupt works
+}
+
+// SerialConsole is COM1: input driven by interrupts, output buffered and flushed
+// on panic.
+func SerialConsole() io.ReadWriter {
+	p := &console.port
+	console.once.Do(func() {
+		p.more.L = &p.mu
+		if running {
+			go p.serve()
+		}
+	})
+	return p
+}
+
+// serve answers the UART's interrupts; where there are none it looks every few
+// milliseconds.
+func (p *serialPort) serve() {
+	irq, err := ISAInterrupt(irqCOM1)
+	console.irq = err == nil
+	for {
+		for range 64 { // a line that is gone reads as all ones for ever
+			p.receive()
+			critical(transmit, nil)
+			if In8(com1.Base+iir)&iirNone != 0 {
+				break
+			}
+		}
+		if err != nil {
+			time.Sleep(5 * time.Millisecond)
+			continue
+		}
+		irq.Ack()
+		irq.Wait(-1)
+	}
+}
+
+func (p *serialPort) receive() {
+	p.mu.Lock()
+	for range maxInput {
+		if In8(com1.Base+uart.LSR)&(1<<uart.LSR_DR) == 0 {
+			break
+		}
+		if c := In8(com1.Base + uart.RBR); len(p.input) < maxInput {
+			p.input = append(p.input, c)
+		}
+	}
+	if len(p.input) > 0 {
+		p.more.Signal()
+	}
+	p.mu.Unlock()
+}
+
+func transmit(unsafe.Pointer) {
+	com1Lock.lock()
+	drainSerial(false)
+	wantEmpty()
+	com1Lock.unlock()
+}
+
+// wantEmpty asks for an interrupt at the transmitter's next empty if output waits.
+func wantEmpty() {
+	if !console.irq {
+		return
+	}
+	v := uint8(ierData)
+	if txHead != txTail {
+		v |= ierEmpty
+	}
+	Out8(com1.Base+uart.IER, v)
+}
+
+// Read waits for input.
+func (p *serialPort) Read(b []byte) (int, error) {
+	if len(b) == 0 {
 		return 0, nil
 	}
-	for {
-		n := 0
-		for n < len(p) && In8(com1.Base+uart.LSR)&(1<<uart.LSR_DR) != 0 {
-			p[n] = In8(com1.Base + uart.RBR)
-			n++
-		}
-		if n > 0 {
-			return n, nil
-		}
-		time.Sleep(2 * time.Millisecond)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for len(p.input) == 0 {
+		p.more.Wait()
 	}
+	n := copy(b, p.input)
+	p.input = append(p.input[:0], p.input[n:]...)
+	return n, nil
+}
+
+type txCall struct {
+	data unsafe.Pointer
+	n    uintptr
+	done uintptr
+}
+
+// queueOutput takes as much as the ring has room for.
+func queueOutput(arg unsafe.Pointer) {
+	a := (*txCall)(arg)
+	com1Lock.lock()
+	for a.done < a.n && txTail-txHead < uint32(len(txRing)) {
+		txRing[txTail%uint32(len(txRing))] = *(*byte)(unsafe.Add(a.data, a.done))
+		txTail++
+		a.done++
+	}
+	drainSerial(false)
+	wantEmpty()
+	com1Lock.unlock()
+}
+
+// Write queues output. It waits only while the queue is full.
+func (p *serialPort) Write(b []byte) (int, error) {
+	if !running {
+		return 0, errNotRunning
+	}
+	p.wmu.Lock()
+	defer p.wmu.Unlock()
+	done := 0
+	for done < len(b) {
+		chunk := b[done:min(len(b), done+4096)] // short with interrupts off
+		a := txCall{data: unsafe.Pointer(unsafe.SliceData(chunk)), n: uintptr(len(chunk))}
+		critical(queueOutput, unsafe.Pointer(&a))
+		done += int(a.done)
+		if int(a.done) < len(chunk) {
+			time.Sleep(time.Millisecond)
+		}
+	}
+	return done, nil
 }

@@ -70,6 +70,7 @@ func (c *cpu) setUp() {
 	WriteMSR(msrSTAR, selCode<<32) // SS is CS+8
 	WriteMSR(msrLSTAR, uint64(addrSyscallEntry()))
 	WriteMSR(msrSFMASK, flagTF|flagIF|flagDF|flagNT|flagAC)
+	enableMachineChecks()
 	c.setCurrent((*thread)(ptr(c.idle)))
 }
 

@@ -1,9 +1,6 @@
 package kernel
 
-import (
-	"sync/atomic"
-	"unsafe"
-)
+import "unsafe"
 
 // A sysFrame is a thread's registers during a system call, at the top of its
 // kernel stack. The second part is used when a signal handler begins or ends.
@@ -97,10 +94,13 @@ func handleException(c *cpu, f *trapFrame, fpu uintptr) {
 			return
 		}
 	case vecNMI:
-		handleNMI(f)
+		handleNMI()
+		return
+	case vecMachineCheck:
+		handleMachineCheck(f)
 		return
 	}
-	if !f.inHandler() && c.trapDeep == 0 && f.vector != vecDoubleFault && f.vector != vecMachineCheck {
+	if !f.inHandler() && c.trapDeep == 0 && f.vector != vecDoubleFault {
 		c.trapDeep++
 		ok := faultSignal(f, fpu, addr)
 		c.trapDeep--
@@ -109,13 +109,6 @@ func handleException(c *cpu, f *trapFrame, fpu uintptr) {
 		}
 	}
 	fatalTrap(f, addr)
-}
-
-func handleNMI(f *trapFrame) {
-	if atomic.LoadUint32(&stopping) != 0 {
-		haltForever()
-	}
-	fatalTrap(f, 0)
 }
 
 var exceptionNames = [32]string{

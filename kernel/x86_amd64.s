@@ -215,6 +215,11 @@ TEXT ·this(SB), NOSPLIT, $0-8
 	MOVQ AX, ret+0(FP)
 	RET
 
+// func framePointer() uintptr
+TEXT ·framePointer(SB), NOSPLIT|NOFRAME, $0-8
+	MOVQ BP, ret+0(FP)
+	RET
+
 // func pause()
 TEXT ·pause(SB), NOSPLIT, $0-0
 	PAUSE
@@ -266,6 +271,7 @@ ADDR(·addrVectors, ·vectors)
 ADDR(·addrRdmsrInsn, ·rdmsrInsn)
 ADDR(·addrWrmsrInsn, ·wrmsrInsn)
 ADDR(·addrMSRFault, ·msrFault)
+ADDR(·pclnTable, runtime·pclntab)
 ADDR(·imageText, runtime·text)
 ADDR(·imageEtext, runtime·etext)
 ADDR(·imageRodata, runtime·rodata)

@@ -74,6 +74,7 @@ func invlpg(addr uintptr)
 func rdrand() (v uint64, ok bool)
 func rdseed() (v uint64, ok bool)
 func this() *cpu
+func framePointer() uintptr
 func pause()
 func haltOnce()
 func haltForever()
@@ -111,6 +112,7 @@ func addrVectors() uintptr
 func addrRdmsrInsn() uintptr
 func addrWrmsrInsn() uintptr
 func addrMSRFault() uintptr
+func pclnTable() uintptr
 func imageText() uintptr
 func imageEtext() uintptr
 func imageRodata() uintptr
