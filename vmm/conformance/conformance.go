@@ -103,7 +103,7 @@ func runOne(b vcpu.Backend, a mem.Allocator, t test, mode mode, r *Result) {
 
 func tests() (all []test) {
 	for _, group := range [][]test{
-		instructionTests, memoryTests, eventTests, windowTests, stateTests, registerTests, modeTests, runTests,
+		instructionTests, memoryTests, eventTests, windowTests, stateTests, registerTests, modeTests, runTests, hostileTests,
 	} {
 		all = append(all, group...)
 	}

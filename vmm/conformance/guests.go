@@ -463,3 +463,15 @@ fb                   sti
 90                   nop
 ebfa                 jmp .-0x6
 `}
+
+// Counts in two pages, together with other processors.
+var gLockInc = guest{64, `
+f0ff03               lock inc dword ptr [rbx]
+f0ff8300100000       lock inc dword ptr [rbx+0x1000]
+4881c300200000       add rbx, 0x2000
+4821d3               and rbx, rdx
+4809f3               or rbx, rsi
+48ffc9               dec rcx
+75e4                 jnz .-0x1c
+f4                   hlt
+`}
