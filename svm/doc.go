@@ -17,7 +17,8 @@
 // no cost elsewhere: it saves no nRIP and has no decode assists (fetch.go), leaves
 // EXITINTINFO's low bits stale when bit 31 is clear, enters without the interrupt
 // shadow, and aborts if a guest lowers CR8 below a waiting V_IRQ (event.go), executes XSETBV without an exit (run.go) and so
-// task switches, and leaves P out of a reserved-bit fault and the address size out of
+// task switches, keeps a guest's breakpoints when the guest is left and aborts when one
+// is hit then (so guests have none there, vcpu.go), and leaves P out of a reserved-bit fault and the address size out of
 // IOIO's information (exit.go). It is known by having no next-RIP saving, which every
 // processor with nested paging has.
 package svm

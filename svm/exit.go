@@ -77,12 +77,16 @@ func (v *VCPU) handle(e *vcpu.Exit) bool {
 	case exitException + vcpu.VecMC:
 		return false // the kernel's handler has seen it
 	case exitWriteCR + 4, exitWriteCR + 8:
-		if v.writeCR(int(code - exitWriteCR)) {
+		if v.writeCR(movToCR, int(code-exitWriteCR)) {
 			return false
 		}
 		e.Value = code
 	default:
-		if code-exitReadDR < 0x20 {
+		if code == exitWriteDR+7 && v.space.b.tcg() {
+			if v.writeCR(movToDR, 7) {
+				return false
+			}
+		} else if code-exitReadDR < 0x20 {
 			v.drUsed = true // and executes the instruction again
 			return false
 		}

@@ -2,10 +2,16 @@ package svm
 
 import "godwit/vmm/vcpu"
 
+// Opcodes behind 0F.
+const (
+	movToCR = 0x22
+	movToDR = 0x23
+)
+
 // writeCR carries out a MOV to CR4, the control register whose bits the CPU model
-// limits, or to CR8. It returns false if the instruction can not be read.
-func (v *VCPU) writeCR(cr int) bool {
-	gpr, n, ok := v.movToCR(cr)
+// limits, to CR8, or to DR7. It returns false if the instruction can not be read.
+func (v *VCPU) writeCR(opcode byte, reg int) bool {
+	gpr, n, ok := v.movTo(opcode, reg)
 	if !ok {
 		return false
 	}
@@ -16,13 +22,18 @@ func (v *VCPU) writeCR(cr int) bool {
 	if !v.long64() {
 		x &= 0xffff_ffff
 	}
-	if cr == 8 {
-		if x > 15 {
-			v.queue(vcpu.GP())
-			return true
-		}
+	bad := false
+	switch {
+	case opcode == movToDR:
+		bad = v.Set(vcpu.DR7, x) != nil
+	case reg == 4:
+		bad = v.Set(vcpu.CR4, x) != nil
+	case x > 15:
+		bad = true
+	default:
 		v.regs.CR8 = x
-	} else if err := v.Set(vcpu.CR4, x); err != nil {
+	}
+	if bad {
 		v.queue(vcpu.GP())
 		return true
 	}
@@ -36,9 +47,9 @@ func (v *VCPU) writeCR(cr int) bool {
 	return true
 }
 
-// movToCR is the register that the instruction names, and its length: 0 if it is
+// movTo is the register that the instruction names, and its length: 0 if it is
 // another instruction by now.
-func (v *VCPU) movToCR(cr int) (gpr int, n uint8, ok bool) {
+func (v *VCPU) movTo(opcode byte, want int) (gpr int, n uint8, ok bool) {
 	m := v.vm
 	if v.space.b.has(featDecode) && v.space.b.has(featNextRIP) && m.exitInfo1>>63 != 0 {
 		if n := m.nextRIP - m.rip; n-1 < 15 { // APM 15.8.1
@@ -48,7 +59,7 @@ func (v *VCPU) movToCR(cr int) (gpr int, n uint8, ok bool) {
 	var b [15]byte
 	got := v.fetch(&b)
 	i := v.prefixes(b[:got])
-	if i+3 > got || b[i] != 0x0f || b[i+1] != 0x22 {
+	if i+3 > got || b[i] != 0x0f || b[i+1] != opcode {
 		return 0, 0, got > 0
 	}
 	reg := int(b[i+2] >> 3 & 7)
@@ -58,11 +69,11 @@ func (v *VCPU) movToCR(cr int) (gpr int, n uint8, ok bool) {
 		gpr |= int(b[i-1]) << 3 & 8
 	}
 	for _, p := range b[:i] {
-		if p == 0xf0 && reg == 0 {
+		if p == 0xf0 && reg == 0 && opcode == movToCR {
 			reg = 8 // LOCK MOV CR0 is MOV CR8 (APM vol. 3, MOV CRn)
 		}
 	}
-	if reg != cr {
+	if reg != want {
 		return 0, 0, true
 	}
 	return gpr, uint8(i + 3), true

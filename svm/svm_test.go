@@ -336,7 +336,7 @@ func TestMovToCR4FollowsThePolicy(t *testing.T) {
 		if err := v.Load(&s); err != nil {
 			t.Fatal(err)
 		}
-		if !v.writeCR(4) || v.Pending() != c.bad {
+		if !v.writeCR(movToCR, 4) || v.Pending() != c.bad {
 			t.Fatalf("CR4 %#x: pending %+v", c.x, v.Pending())
 		}
 		if c.ok && (v.Get(vcpu.CR4) != 0x620 || v.regs.RIP != 0x103) || !c.ok && (v.Get(vcpu.CR4) != 0 || v.regs.RIP != 0x100) {

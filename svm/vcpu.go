@@ -127,6 +127,9 @@ func (v *VCPU) shareDR(on bool) {
 	v.vm.readDR, v.vm.writeDR = 0xffff, 0xffff
 	if on {
 		v.vm.readDR, v.vm.writeDR = 0, 0
+		if v.space.b.tcg() {
+			v.vm.writeDR = 1 << 7 // its breakpoints outlive the guest, and abort it
+		}
 	}
 	v.clean &^= cleanIntercepts
 }

@@ -82,6 +82,9 @@ var registerTests = []test{
 			check(m, "DR0-3", m.cpu.Get(vcpu.DR0+vcpu.Reg(i)), want)
 		}
 		check(m, "DR7", m.cpu.Get(vcpu.DR7), 0x401)
+		if m.b.Name() == "svm" && !m.b.Capabilities().NextRIP {
+			return // QEMU's TCG: package svm lets no breakpoint reach it
+		}
 		f := m.trap(vcpu.VecDB, false)
 		check(m, "breakpoint at", f.ip, 28)
 		check(m, "DR6.B0", m.cpu.Get(vcpu.DR6)&0xf, 1)
