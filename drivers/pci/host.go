@@ -48,7 +48,7 @@ func (f *Function) ConnectInterrupt(cpu int) (Interrupt, error) {
 		i, address, data, err := kernel.MSIInterrupt(cpu)
 		if err == nil {
 			if err = f.EnableMSI(address, data); err == nil {
-				return i, nil
+				return &message{i, f}, nil
 			}
 			i.Close()
 		}
@@ -65,4 +65,16 @@ func (f *Function) ConnectInterrupt(cpu int) (Interrupt, error) {
 	}
 	f.EnableLine()
 	return i, nil
+}
+
+// message is a message-signalled interrupt. The function stops sending it before
+// its vector is given back.
+type message struct {
+	*kernel.Interrupt
+	f *Function
+}
+
+func (m *message) Close() {
+	m.f.DisableMSI()
+	m.Interrupt.Close()
 }
