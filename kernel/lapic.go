@@ -136,7 +136,8 @@ func sendIPI(c *cpu, vector uint32) {
 }
 
 // KickCPU sends an interrupt that makes a CPU leave its guest and does nothing
-// else. It may be called anywhere, also inside Privileged.
+// else. Any goroutine may call it, but not a function that Privileged runs: it is a
+// system call itself.
 func KickCPU(cpu int) {
 	if !Running() || cpu < 0 || uint64(cpu) >= ncpu {
 		return
