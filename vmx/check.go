@@ -22,7 +22,7 @@ type candidate struct {
 // by construction.
 func (c *candidate) check(p *vcpu.Policy, s *silicon) error {
 	for _, f := range []func(*vcpu.Policy, *silicon) error{
-		c.checkControl, c.checkSegments, c.checkTables, c.checkFlags, c.checkBlocking, c.checkPDPTE,
+		c.checkControl, c.checkSegments, c.checkFlags, c.checkBlocking, c.checkPDPTE,
 	} {
 		if err := f(p, s); err != nil {
 			return err
@@ -31,7 +31,8 @@ func (c *candidate) check(p *vcpu.Policy, s *silicon) error {
 	return checkEvent(&c.event, s.zeroLength)
 }
 
-// 26.3.1.1: control registers, debug registers, MSRs.
+// 26.3.1.1: control registers, debug registers, MSRs; and 26.3.1.3, descriptor-table
+// registers.
 func (c *candidate) checkControl(p *vcpu.Policy, s *silicon) error {
 	r := c.reg
 	cr0, cr4, efer := r[vcpu.CR0], r[vcpu.CR4], r[vcpu.EFER]
@@ -212,9 +213,6 @@ func (c *candidate) checkSegments(*vcpu.Policy, *silicon) error {
 	}
 	return nil
 }
-
-// 26.3.1.3: the bases are canonical, the limits have 16 bits: checkPlain has seen.
-func (c *candidate) checkTables(*vcpu.Policy, *silicon) error { return nil }
 
 // 26.3.1.4: RIP, RFLAGS.
 func (c *candidate) checkFlags(*vcpu.Policy, *silicon) error {

@@ -52,10 +52,9 @@ type machine interface {
 type entryStatus uint64
 
 const (
-	entered      entryStatus = 0 // and came back by a VM exit
-	failInvalid  entryStatus = 1 // VMfailInvalid: there is no current VMCS
-	failValid    entryStatus = 2 // VMfailValid: the VM-instruction error field tells
-	statusUnused entryStatus = 3
+	entered     entryStatus = 0 // and came back by a VM exit
+	failInvalid entryStatus = 1 // VMfailInvalid: there is no current VMCS
+	failValid   entryStatus = 2 // VMfailValid: the VM-instruction error field tells
 )
 
 // An enableStatus is how switching VMX on ended.

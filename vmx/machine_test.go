@@ -1,7 +1,6 @@
 package vmx
 
 import (
-	"fmt"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -355,5 +354,3 @@ func (m model) with(msr uint32, v uint64) model {
 	n[msr] = v
 	return model{n}
 }
-
-func (m model) String() string { return fmt.Sprintf("%#x", m.msrs) }
