@@ -149,11 +149,16 @@ func (c *cpu) events() {
 
 // initSignal resets the processor as INIT does (SDM vol. 3, table 9-1).
 func (c *cpu) initSignal() {
+	if c.index == 0 {
+		// The boot processor would start at the firmware's reset vector.
+		c.vm.reset()
+		return
+	}
 	var s vcpu.State
 	c.v.Save(&s)
 	xsave, dx := s.XSAVE, s.Regs.GPR[vcpu.RDX]
 	old := s
-	s.Reset(c.index == 0)
+	s.Reset(false)
 	s.XSAVE = xsave // INIT leaves the FPU, its XCR0 and most MSRs alone
 	s.Regs.GPR[vcpu.RDX] = dx
 	for _, r := range []vcpu.Reg{vcpu.XCR0, vcpu.XSS, vcpu.PAT, vcpu.STAR, vcpu.LSTAR, vcpu.CSTAR, vcpu.SFMASK,
@@ -168,9 +173,6 @@ func (c *cpu) initSignal() {
 	c.v.SetTSCOffset(c.tscOffset)
 	c.lapic.ResetINIT()
 	c.activity = vcpu.WaitSIPI
-	if c.index == 0 {
-		c.activity = vcpu.Running // at the reset vector, where there is nothing: it will be told
-	}
 }
 
 // startup is SIPI: execution begins at vector<<12.
