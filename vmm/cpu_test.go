@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"bytes"
 	"encoding/binary"
 	"strings"
 	"sync/atomic"
@@ -338,5 +339,95 @@ func BenchmarkExit(b *testing.B) {
 			vm.Stop(gone)
 			vm.Delete()
 		})
+	}
+}
+
+func TestClockGoesOnAtAHostWithAnotherTSC(t *testing.T) {
+	idle := func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+		e.Reason = vcpu.ExitHost
+		v.Block(time.Millisecond)
+		return nil
+	}
+	a, b := newRig(idle), newRig(idle)
+	start := time.Now()
+	b.TSCHz = 2500e6
+	b.TSC = func() uint64 { return uint64(time.Since(start)) * 5 / 2 }
+	from := a.vm(t, 1)
+	from.Start()
+	time.Sleep(5 * time.Millisecond)
+	from.Pause()
+	from.cpus[0].writeMSR(msrKVMSystem, 0x5001)
+	var s bytes.Buffer
+	if err := from.SaveState(&s); err != nil {
+		t.Fatal(err)
+	}
+	then := from.clock.Now()
+	tsc := from.stoppedAt + from.cpus[0].tscOffset
+	to, err := NewFromSpec(b.Host, from.Spec())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := to.LoadState(&s); err != nil {
+		t.Fatal(err)
+	}
+	to.StartLoaded()
+	time.Sleep(4 * time.Millisecond)
+	to.Pause()
+	var p [clockInfoSize]byte
+	to.ram.ReadAt(p[:], 0x5000)
+	le := binary.LittleEndian
+	now := to.stoppedAt + to.cpus[0].tscOffset
+	guest := int64(le.Uint64(p[16:])) + scale{mul: le.Uint32(p[24:]), shift: int8(p[28])}.ns(now-le.Uint64(p[8:]))
+	if now < tsc+10e6 || now > tsc+2500e6 {
+		t.Errorf("the guest's counter went from %d to %d in 4 ms at 2.5 GHz", tsc, now)
+	}
+	if guest < then+4e6 || guest > then+1e9 {
+		t.Errorf("the guest's clock went from %d to %d ns in 4 ms", then, guest)
+	}
+	from.Release()
+	to.Delete()
+	a.leaks(t)
+	b.leaks(t)
+}
+
+func TestInstructionsThatTheModelDoesNotHave(t *testing.T) {
+	const at = 1<<20 + 0x40
+	for _, c := range []struct {
+		reason vcpu.Reason
+		vector uint8 // injected, or 0 and RIP moves by 3
+		rax    uint64
+	}{
+		{vcpu.ExitMonitor, vcpu.VecUD, 7},
+		{vcpu.ExitOther, vcpu.VecUD, 7},
+		{vcpu.ExitHypercall, 0, 1<<64 - errNoHypercall},
+		{vcpu.ExitWBINVD, 0, 7},
+		{vcpu.ExitPause, 0, 7},
+	} {
+		done := make(chan uint8, 1)
+		var rip, rax uint64
+		n := 0
+		r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+			if n++; n == 1 {
+				v.Regs().GPR[vcpu.RAX] = 7
+				e.Reason, e.Len = c.reason, 3
+				return nil
+			}
+			if n == 2 {
+				rip, rax = v.Regs().RIP, v.Regs().GPR[vcpu.RAX]
+				got := uint8(0)
+				if len(v.Injected) > 0 {
+					got = v.Injected[0].Vector
+				}
+				done <- got
+			}
+			return hlt(e)
+		})
+		vm := r.vm(t, 1)
+		vm.Start()
+		if got := <-done; got != c.vector || rax != c.rax || got == 0 && rip != at+3 || got != 0 && rip != at {
+			t.Errorf("%v: vector %d, RAX %#x, RIP %#x", c.reason, got, rax, rip)
+		}
+		vm.Stop(gone)
+		vm.Delete()
 	}
 }
