@@ -1,0 +1,145 @@
+package vdisk
+
+import (
+	"fmt"
+	"sync"
+)
+
+// A journal is the log in use. One goroutine at a time commits; others that ask
+// meanwhile are served together by the next commit.
+//
+// The order of one commit, with B the backing:
+//
+//	payload writes have completed
+//	[B.Flush          only if a change refers to payload that a reader could
+//	                  tell from what the block read as before]
+//	log entry         carries the tail: the oldest entry whose in-place
+//	                  writes are not yet durable
+//	B.Flush           payload and entry are durable: so is the guest's flush
+//	in-place writes   of the pages in the entry; the next B.Flush makes them
+//	                  durable, and the entry after it leaves this one behind
+//
+// So there are no checkpoint writes: the tail in the newest entry is the checkpoint.
+type journal struct {
+	b      Backing
+	off    int64 // of the log in the file
+	length int64
+
+	guid GUID // zero until the session's first entry
+	seq  uint64
+	head int64 // where the next entry goes
+
+	// live are the entries that a replay would need, oldest first. applied
+	// counts those, from the oldest, whose in-place writes have been issued;
+	// the next Flush makes them superfluous.
+	live []liveEntry
+
+	flushed int64 // the file is durably at least this long
+}
+
+type liveEntry struct{ at, size int64 }
+
+// maxPages is how many pages one entry may carry: what leaves room for the tail
+// and for a second entry, whatever the log's length.
+func (j *journal) maxPages() int {
+	n := int(j.length/logSector/2) - 2
+	n -= n/descPerSector + 1
+	return max(1, min(n, 4096))
+}
+
+func (j *journal) used() (n int64) {
+	for _, e := range j.live {
+		n += e.size
+	}
+	return n
+}
+
+// flush makes everything issued durable, in-place writes of all live entries
+// included, so the next entry will leave them behind. size is the file's length
+// before the call.
+func (j *journal) flush(size int64) error {
+	if err := j.b.Flush(); err != nil {
+		return err
+	}
+	j.live = j.live[:0]
+	j.flushed = max(j.flushed, size)
+	return nil
+}
+
+// append writes an entry and makes it durable. Everything issued before is durable
+// then too. The caller writes the pages in place next.
+func (j *journal) append(writes []logWrite, end int64) error {
+	e := logEntry{Sequence: j.seq + 1, GUID: j.guid, Flushed: uint64(j.flushed), Last: uint64(end), Writes: writes}
+	size := e.size()
+	if size > j.length-j.used() {
+		// The ring is full of entries whose in-place writes only lack a flush.
+		if err := j.flush(end); err != nil {
+			return err
+		}
+		if size > j.length {
+			return fmt.Errorf("vdisk: a log of %d bytes can not hold an entry of %d", j.length, size)
+		}
+	}
+	tail := j.head
+	if len(j.live) > 0 {
+		tail = j.live[0].at
+	}
+	e.Tail = uint32(tail)
+	b := make([]byte, size)
+	e.encode(b)
+	at := j.head
+	for rest := b; len(rest) > 0; {
+		n := min(int64(len(rest)), j.length-at)
+		if _, err := j.b.WriteAt(rest[:n], j.off+at); err != nil {
+			return err
+		}
+		rest, at = rest[n:], (at+n)%j.length
+	}
+	old := len(j.live)
+	if err := j.b.Flush(); err != nil {
+		return err
+	}
+	// That flush made the older entries' in-place writes durable as well.
+	j.live = append(j.live[:0], j.live[old:]...)
+	j.live = append(j.live, liveEntry{j.head, size})
+	j.flushed = max(j.flushed, end)
+	j.seq++
+	j.head = at
+	return nil
+}
+
+// A committer groups the callers of a slow operation: each call to Do is served by
+// a run of f that began after the call.
+type committer struct {
+	mu      sync.Mutex
+	cond    sync.Cond
+	running bool
+	started uint64 // runs begun
+	ended   uint64
+	err     error // of the last run
+}
+
+func (c *committer) do(f func() error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.cond.L == nil {
+		c.cond.L = &c.mu
+	}
+	want := c.started + 1 // the next run to begin
+	for c.ended < want {
+		if c.running {
+			c.cond.Wait()
+			continue
+		}
+		c.running = true
+		c.started++
+		c.mu.Unlock()
+		err := f()
+		c.mu.Lock()
+		c.running = false
+		c.ended = c.started
+		c.err = err
+		c.cond.Broadcast()
+	}
+	return c.err
+}

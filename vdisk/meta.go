@@ -1,0 +1,168 @@
+package vdisk
+
+import (
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+// A page is 4 KiB of the file's metadata (BAT or sector bitmap) in memory: the unit
+// of the log. Its words are read without a lock and changed under metaCache.mu.
+type page struct {
+	off   int64
+	words [logSector / 8]atomic.Uint64
+	// Guarded by metaCache.mu:
+	dirty bool // changed since the last commit took it
+	busy  int  // commits that took it and have not written it in place yet
+	used  atomic.Bool
+}
+
+// metaCache holds the pages in use, at most limit of them but for those that wait
+// for the log.
+type metaCache struct {
+	read  func(b []byte, off int64) error
+	limit int
+
+	index sync.Map // int64 file offset -> *page
+
+	mu    sync.Mutex
+	ring  []*page // for the clock that evicts
+	hand  int
+	dirty []*page
+	// barrier: some change in dirty refers to payload that must be durable
+	// before the log entry is.
+	barrier bool
+	load    sync.Mutex // one miss at a time
+}
+
+const defaultMetaPages = 4096 // 16 MiB: 2 million blocks
+
+func (m *metaCache) page(off int64) (*page, error) {
+	off &^= logSector - 1
+	if p, ok := m.index.Load(off); ok {
+		p := p.(*page)
+		if !p.used.Load() {
+			p.used.Store(true)
+		}
+		return p, nil
+	}
+	return m.miss(off)
+}
+
+func (m *metaCache) miss(off int64) (*page, error) {
+	m.load.Lock()
+	defer m.load.Unlock()
+	if p, ok := m.index.Load(off); ok {
+		return p.(*page), nil
+	}
+	p := &page{off: off}
+	var b [logSector]byte
+	if err := m.read(b[:], off); err != nil {
+		return nil, fmt.Errorf("vdisk: metadata at %#x: %w", off, err)
+	}
+	for i := range p.words {
+		p.words[i].Store(le.Uint64(b[8*i:]))
+	}
+	p.used.Store(true)
+	m.mu.Lock()
+	m.index.Store(off, p)
+	m.ring = append(m.ring, p)
+	m.evict()
+	m.mu.Unlock()
+	return p, nil
+}
+
+// evict drops pages that were not used since the clock's hand came by last.
+func (m *metaCache) evict() {
+	for tries := 2 * len(m.ring); len(m.ring) > m.limit && tries > 0; tries-- {
+		m.hand %= len(m.ring)
+		p := m.ring[m.hand]
+		if p.dirty || p.busy > 0 || p.used.Swap(false) {
+			m.hand++
+			continue
+		}
+		m.index.Delete(p.off)
+		last := len(m.ring) - 1
+		m.ring[m.hand] = m.ring[last]
+		m.ring[last] = nil
+		m.ring = m.ring[:last]
+	}
+}
+
+// word reads the 64-bit word at a file offset.
+func (m *metaCache) word(off int64) (uint64, error) {
+	p, err := m.page(off)
+	if err != nil {
+		return 0, err
+	}
+	return p.words[off%logSector/8].Load(), nil
+}
+
+// change applies f to the page that holds off and queues it for the next commit.
+// barrier says that what the change refers to must be durable first.
+func (m *metaCache) change(off int64, barrier bool, f func(p *page)) error {
+	for {
+		p, err := m.page(off)
+		if err != nil {
+			return err
+		}
+		m.mu.Lock()
+		if q, ok := m.index.Load(p.off); !ok || q != p {
+			m.mu.Unlock() // evicted meanwhile
+			continue
+		}
+		f(p)
+		if !p.dirty {
+			p.dirty = true
+			m.dirty = append(m.dirty, p)
+		}
+		m.barrier = m.barrier || barrier
+		m.mu.Unlock()
+		return nil
+	}
+}
+
+func (m *metaCache) setWord(off int64, v uint64, barrier bool) error {
+	return m.change(off, barrier, func(p *page) { p.words[off%logSector/8].Store(v) })
+}
+
+// take hands up to max dirty pages to a commit, as writes for the log. more says
+// that others remain.
+func (m *metaCache) take(max int) (pages []*page, writes []logWrite, barrier, more bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := min(max, len(m.dirty))
+	pages = append(pages, m.dirty[:n]...)
+	m.dirty = append(m.dirty[:0], m.dirty[n:]...)
+	buf := make([]byte, n*logSector)
+	for i, p := range pages {
+		b := buf[i*logSector:][:logSector:logSector]
+		for j := range p.words {
+			le.PutUint64(b[8*j:], p.words[j].Load())
+		}
+		p.dirty = false
+		p.busy++
+		writes = append(writes, logWrite{Offset: p.off, Data: b})
+	}
+	barrier = m.barrier
+	if len(m.dirty) == 0 {
+		m.barrier = false
+	}
+	return pages, writes, barrier, len(m.dirty) > 0
+}
+
+// done ends what take began.
+func (m *metaCache) done(pages []*page) {
+	m.mu.Lock()
+	for _, p := range pages {
+		p.busy--
+	}
+	m.evict()
+	m.mu.Unlock()
+}
+
+func (m *metaCache) pending() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return len(m.dirty) > 0
+}

@@ -1,0 +1,145 @@
+package vdisk
+
+import (
+	"fmt"
+	"sort"
+	"sync"
+)
+
+// content is what a free region of the file holds: it decides what reusing it costs.
+type content uint8
+
+const (
+	holdsZeroes content = iota // reads as zero, durably: a new block needs neither zeroing nor a flush
+	holdsOld                   // some other block's bytes: zero what is not overwritten, and flush before the BAT says so
+)
+
+type freeRegion struct {
+	off, n int64
+	c      content
+}
+
+// space knows which parts of the file are free: those behind its end, and those
+// given back since it was opened or found by a scan. Regions are whole MiB.
+type space struct {
+	b     Backing
+	limit int64 // the backing's capacity; 0 if it grows
+
+	mu    sync.Mutex
+	end   int64        // first byte never allocated
+	size  int64        // of the backing: allocated ahead of end, reads as zero from end on
+	free  []freeRegion // sorted, disjoint, alike neighbours merged
+	given []freeRegion // given back, but the metadata that says so is not durable yet
+}
+
+// ahead is how much the file grows at a time: fewer truncations, and their
+// durability rides with that of the next log entry.
+const ahead = 64 * mib
+
+// alloc finds n bytes, whole MiB.
+func (s *space) alloc(n int64) (off int64, c content, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, want := range []content{holdsZeroes, holdsOld} {
+		for i, r := range s.free {
+			if r.c != want || r.n < n {
+				continue
+			}
+			off = r.off
+			if r.n == n {
+				s.free = append(s.free[:i], s.free[i+1:]...)
+			} else {
+				s.free[i].off, s.free[i].n = r.off+n, r.n-n
+			}
+			return off, want, nil
+		}
+	}
+	if s.limit != 0 && s.end+n > s.limit || s.end+n > maxFileEnd {
+		return 0, 0, fmt.Errorf("%w: %d bytes more do not fit behind %d; trim and compact the image, or enlarge its place", ErrNoSpace, n, s.end)
+	}
+	if s.end+n > s.size {
+		size := s.end + max(n, ahead)
+		if s.limit != 0 {
+			size = min(size, s.limit)
+		}
+		if err := s.b.Truncate(size); err != nil {
+			return 0, 0, err
+		}
+		s.size = size
+	}
+	off = s.end
+	s.end += n
+	if s.limit != 0 {
+		return off, holdsOld, nil // a partition may hold anything
+	}
+	return off, holdsZeroes, nil
+}
+
+// giveBack takes a region that durable metadata may still refer to.
+func (s *space) giveBack(off, n int64) {
+	s.mu.Lock()
+	s.given = append(s.given, freeRegion{off, n, holdsOld})
+	s.mu.Unlock()
+}
+
+// putBack takes a region that no metadata ever referred to.
+func (s *space) putBack(off, n int64) {
+	s.mu.Lock()
+	s.insert(freeRegion{off, n, holdsOld})
+	s.mu.Unlock()
+}
+
+// takeGiven is called before a commit, settle with its answer after it: the regions
+// may be reused then.
+func (s *space) takeGiven() []freeRegion {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g := s.given
+	s.given = nil
+	return g
+}
+
+func (s *space) restoreGiven(g []freeRegion) {
+	s.mu.Lock()
+	s.given = append(g, s.given...)
+	s.mu.Unlock()
+}
+
+func (s *space) settle(g []freeRegion) {
+	for i := range g {
+		// The host's storage gets the space back at once. What it promises
+		// about reading zeroes is durable only with the next flush, so the
+		// region counts as old until it is zeroed again.
+		s.b.Trim(g[i].off, g[i].n)
+	}
+	s.mu.Lock()
+	for _, r := range g {
+		s.insert(r)
+	}
+	s.mu.Unlock()
+}
+
+func (s *space) insert(r freeRegion) {
+	i := sort.Search(len(s.free), func(i int) bool { return s.free[i].off >= r.off })
+	if i < len(s.free) && r.off+r.n > s.free[i].off || i > 0 && s.free[i-1].off+s.free[i-1].n > r.off {
+		panic(fmt.Sprintf("vdisk: region %#x+%#x was free already", r.off, r.n))
+	}
+	s.free = append(s.free, freeRegion{})
+	copy(s.free[i+1:], s.free[i:])
+	s.free[i] = r
+	for i = max(i-1, 0); i+1 < len(s.free); {
+		a, b := s.free[i], s.free[i+1]
+		if a.off+a.n == b.off && a.c == b.c {
+			s.free[i].n += b.n
+			s.free = append(s.free[:i+1], s.free[i+2:]...)
+		} else if i++; a.off > r.off {
+			break
+		}
+	}
+}
+
+func (s *space) fileEnd() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.size
+}
