@@ -36,7 +36,7 @@ const (
 	maxDisk    = 64 * tib
 	chunkBits  = 1 << 23 // sectors that one sector bitmap block describes (2.5)
 	maxLog     = 4<<30 - mib
-	maxFileEnd = 1<<44<<20 - mib // what a BAT entry's 44-bit offset in MiB can reach
+	maxFileEnd = 1 << 62 // an offset fits int64 with room for sums; the format itself reaches 1<<64
 )
 
 // Region and metadata identities (2.2.3.2, 2.6.2).

@@ -65,9 +65,9 @@ func (m *metaCache) miss(off int64) (*page, error) {
 	}
 	p.used.Store(true)
 	m.mu.Lock()
+	m.evict() // before p is there: whoever asked for it must come to use it
 	m.index.Store(off, p)
 	m.ring = append(m.ring, p)
-	m.evict()
 	m.mu.Unlock()
 	return p, nil
 }
@@ -165,4 +165,21 @@ func (m *metaCache) pending() bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return len(m.dirty) > 0
+}
+
+// forget drops what is cached of a range that had another use before. No page of
+// it is dirty.
+func (m *metaCache) forget(off, n int64) {
+	for o := off; o < off+n; o += logSector {
+		if p, ok := m.index.LoadAndDelete(o); ok {
+			m.mu.Lock()
+			for i, q := range m.ring {
+				if q == p.(*page) {
+					m.ring = append(m.ring[:i], m.ring[i+1:]...)
+					break
+				}
+			}
+			m.mu.Unlock()
+		}
+	}
 }

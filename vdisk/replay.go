@@ -111,3 +111,141 @@ func (l *logReader) findSequence(guid GUID) (s sequence, err error) {
 	last := best[len(best)-1]
 	return sequence{best, (last.at + last.size) % l.length}, nil
 }
+
+// maxOverlay bounds what a read-only opening keeps in memory of a log.
+const maxOverlay = 512 * mib
+
+// replay brings a file that was not closed up to date (2.3.3): in place, or, for
+// a read-only opening, in memory.
+func (im *Image) replay(size int64) error {
+	l := logReader{im.b, int64(im.hdr.LogOffset), int64(im.hdr.LogLength)}
+	if l.off+l.length > size {
+		return corrupt(headerOffset1, "the log (%#x+%#x) lies beyond the file's end %#x", l.off, l.length, size)
+	}
+	s, err := l.findSequence(im.hdr.LogGUID)
+	if err != nil {
+		return err
+	}
+	newest := s.entries[len(s.entries)-1]
+	if newest.flushed > maxFileEnd || newest.last > maxFileEnd {
+		return corrupt(l.off+newest.at, "the log speaks of a file of %d bytes", max(newest.flushed, newest.last))
+	}
+	if uint64(size) < newest.flushed {
+		return corrupt(size, "the file is %d bytes long, but the log says that %d were durable: it was truncated, restore it from a copy", size, newest.flushed)
+	}
+	var target io.WriterAt = im.b
+	var o *overlay
+	if im.ro {
+		o = &overlay{Backing: im.b, pages: map[int64][]byte{}, size: max(size, int64(newest.last))}
+		target = o
+	} else if err := im.begin(false); err != nil {
+		return err
+	}
+	for _, e := range s.entries {
+		entry, _, ok, err := l.entry(e.at, im.hdr.LogGUID, true)
+		if err != nil {
+			return err
+		}
+		if !ok {
+			return corrupt(l.off+e.at, "a log entry changed while it was being read")
+		}
+		for _, w := range entry.Writes {
+			if err := apply(target, w); err != nil {
+				return err
+			}
+		}
+		if o != nil && len(o.pages)*logSector > maxOverlay {
+			return unsupported(l.off, "the log holds more than %d MiB of changes; open the image for writing once", maxOverlay/mib)
+		}
+	}
+	if o != nil {
+		im.b = o
+		return nil
+	}
+	if int64(newest.last) > size {
+		if err := im.b.Truncate(int64(newest.last)); err != nil {
+			return err
+		}
+	}
+	if err := im.b.Flush(); err != nil {
+		return err
+	}
+	im.hdrMu.Lock()
+	defer im.hdrMu.Unlock()
+	h := im.hdr
+	h.LogGUID = GUID{}
+	return im.writeHeaders(h)
+}
+
+func apply(t io.WriterAt, w logWrite) error {
+	if w.Data != nil {
+		_, err := t.WriteAt(w.Data, w.Offset)
+		return err
+	}
+	if z, ok := t.(*overlay); ok {
+		z.zero(w.Offset, w.Zeroes)
+		return nil
+	}
+	for off, n := w.Offset, w.Zeroes; n > 0; {
+		m := min(n, int64(len(zeroes)))
+		if _, err := t.WriteAt(zeroes[:m], off); err != nil {
+			return err
+		}
+		off, n = off+m, n-m
+	}
+	return nil
+}
+
+// An overlay is a backing seen through a log replayed in memory.
+type overlay struct {
+	Backing
+	size   int64
+	pages  map[int64][]byte // by offset
+	ranges []zeroRange      // zeroed before the pages that lie in them were written
+}
+
+type zeroRange struct{ off, n int64 }
+
+func (o *overlay) Size() (int64, error) { return o.size, nil }
+
+func (o *overlay) WriteAt(p []byte, off int64) (int, error) {
+	o.pages[off] = append([]byte(nil), p...)
+	return len(p), nil
+}
+
+func (o *overlay) zero(off, n int64) {
+	for at := range o.pages {
+		if at >= off && at < off+n {
+			delete(o.pages, at)
+		}
+	}
+	o.ranges = append(o.ranges, zeroRange{off, n})
+}
+
+func (o *overlay) ReadAt(p []byte, off int64) (int, error) {
+	if off >= o.size {
+		return 0, io.EOF
+	}
+	n := min(int64(len(p)), o.size-off)
+	q := p[:n]
+	if got, err := o.Backing.ReadAt(q, off); err != nil && err != io.EOF {
+		return got, err
+	} else {
+		clear(q[got:])
+	}
+	for _, z := range o.ranges {
+		if lo, hi := max(z.off, off), min(z.off+z.n, off+n); lo < hi {
+			clear(q[lo-off : hi-off])
+		}
+	}
+	for at := off &^ (logSector - 1); at < off+n; at += logSector {
+		if d := o.pages[at]; d != nil {
+			lo, hi := max(at, off), min(at+logSector, off+n)
+			copy(q[lo-off:hi-off], d[lo-at:hi-at])
+		}
+	}
+	if n < int64(len(p)) {
+		return int(n), io.EOF
+	}
+	return len(p), nil
+}

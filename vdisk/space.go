@@ -89,20 +89,14 @@ func (s *space) putBack(off, n int64) {
 	s.mu.Unlock()
 }
 
-// takeGiven is called before a commit, settle with its answer after it: the regions
-// may be reused then.
+// takeGiven is called before a commit takes the changed pages, settle with its
+// answer after it: the regions may be reused then.
 func (s *space) takeGiven() []freeRegion {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	g := s.given
 	s.given = nil
 	return g
-}
-
-func (s *space) restoreGiven(g []freeRegion) {
-	s.mu.Lock()
-	s.given = append(g, s.given...)
-	s.mu.Unlock()
 }
 
 func (s *space) settle(g []freeRegion) {
@@ -142,4 +136,18 @@ func (s *space) fileEnd() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.size
+}
+
+// trimEnd gives back what was allocated ahead.
+func (s *space) trimEnd() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.limit != 0 || s.end >= s.size {
+		return nil
+	}
+	if err := s.b.Truncate(s.end); err != nil {
+		return err
+	}
+	s.size = s.end
+	return nil
 }

@@ -1,0 +1,346 @@
+package vdisk
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+)
+
+// Options of Open.
+type Options struct {
+	ReadOnly bool
+	// Parent opens the file that a differencing image names, trying the
+	// locator's paths in the order of section 2.6.2.6; nil refuses such images.
+	Parent func(paths []ParentPath) (Backing, error)
+	// MetaPages bounds the metadata held in memory, in pages of 4 KiB; zero
+	// means 4096.
+	MetaPages int
+	// Capacity of a backing that can not grow, such as a partition; zero if it can.
+	Capacity int64
+	depth    int
+}
+
+// A ParentPath is one of a locator's entries.
+type ParentPath struct {
+	Kind string // relative_path, volume_path or absolute_win32_path
+	Path string
+}
+
+const maxChain = 256
+
+// An Image is an open VHDX.
+type Image struct {
+	b  Backing // as seen through a replayed log where that lives in memory
+	ro bool
+
+	p       params
+	g       geometry
+	regions []region
+	items   []item
+	batOff  int64
+	parent  *Image
+	creator string
+
+	hdrMu sync.Mutex
+	hdr   header
+	which int // the copy in force, 0 or 1
+
+	meta   metaCache
+	j      journal
+	space  space
+	commit committer
+
+	// blocks serializes changes of a block's state (Lock) with transfers to and
+	// from its payload (RLock), by block number modulo their count.
+	blocks  [64]sync.RWMutex
+	bitmaps sync.Mutex // allocation of sector bitmaps
+
+	session atomic.Uint32 // sessionNone, sessionFile or sessionData
+	failed  atomic.Pointer[error]
+	closed  atomic.Bool
+	diskSz  atomic.Uint64 // p.DiskSize, which a resize changes
+}
+
+// What a session has changed so far (2.2.2: FileWriteGuid, DataWriteGuid).
+const (
+	sessionNone uint32 = iota
+	sessionFile        // the file, but nothing a guest could see
+	sessionData
+)
+
+// Open opens the image in b, which it owns from then on, also if it fails.
+func Open(b Backing, o Options) (im *Image, err error) {
+	defer func() {
+		if err != nil {
+			b.Close()
+		}
+	}()
+	if o.depth > maxChain {
+		return nil, fmt.Errorf("%w: a chain of more than %d parents, or one that leads back to itself", ErrUnsupported, maxChain)
+	}
+	im = &Image{b: b, ro: o.ReadOnly}
+	size, err := b.Size()
+	if err != nil {
+		return nil, err
+	}
+	if size < headerSectionSize {
+		return nil, corrupt(size, "the file ends within its headers")
+	}
+	head := make([]byte, 320*kib)
+	if _, err := b.ReadAt(head, 0); err != nil {
+		return nil, fmt.Errorf("vdisk: headers: %w", err)
+	}
+	if string(head[:8]) != "vhdxfile" {
+		return nil, corrupt(0, "the file does not begin with \"vhdxfile\"")
+	}
+	im.creator = creator(head)
+	if im.hdr, im.which, err = currentHeader(head[headerOffset1:][:headerSize], head[headerOffset2:][:headerSize]); err != nil {
+		return nil, err
+	}
+	if !im.hdr.LogGUID.IsZero() {
+		if err := im.replay(size); err != nil {
+			return nil, err
+		}
+		if size, err = im.b.Size(); err != nil {
+			return nil, err
+		}
+	}
+	if err := im.readRegions(size); err != nil {
+		return nil, err
+	}
+	im.diskSz.Store(im.p.DiskSize)
+	im.meta.limit = o.MetaPages
+	if im.meta.limit == 0 {
+		im.meta.limit = defaultMetaPages
+	}
+	im.meta.read = func(p []byte, off int64) error { _, err := im.b.ReadAt(p, off); return err }
+	end := max(roundUp(size, mib), im.structuresEnd())
+	if o.Capacity != 0 {
+		// Nothing tells the end of the data but the data itself.
+		if end, err = im.usedEnd(); err != nil {
+			return nil, err
+		}
+		size = o.Capacity
+	}
+	im.space = space{b: b, limit: o.Capacity, end: end, size: size}
+	im.j = journal{b: b, off: int64(im.hdr.LogOffset), length: int64(im.hdr.LogLength), flushed: size}
+	if im.p.HasParent {
+		if err := im.openParent(o); err != nil {
+			return nil, err
+		}
+	}
+	return im, nil
+}
+
+// readRegions reads the region table, the metadata and where the BAT is.
+func (im *Image) readRegions(size int64) error {
+	b := make([]byte, regionTableSize)
+	var errs [2]error
+	var rs []region
+	for i, off := range []int64{regionOffset1, regionOffset2} {
+		if _, err := im.b.ReadAt(b, off); err != nil {
+			return fmt.Errorf("vdisk: region table: %w", err)
+		}
+		if rs, errs[i] = decodeRegions(b, off); errs[i] == nil {
+			break
+		}
+	}
+	if errs[0] != nil && errs[1] != nil {
+		return errors.Join(errs[0], errs[1])
+	}
+	im.regions = rs
+	if im.hdr.LogLength != 0 {
+		for _, r := range rs {
+			if r.Offset < im.hdr.LogOffset+uint64(im.hdr.LogLength) && im.hdr.LogOffset < r.Offset+uint64(r.Length) {
+				return corrupt(int64(r.Offset), "region %v overlaps the log (%#x+%#x)", r.ID, im.hdr.LogOffset, im.hdr.LogLength)
+			}
+		}
+	}
+	md, ok := findRegion(rs, regionMetadata)
+	if !ok {
+		return corrupt(regionOffset1, "the file has no metadata region")
+	}
+	bat, ok := findRegion(rs, regionBAT)
+	if !ok {
+		return corrupt(regionOffset1, "the file has no block allocation table")
+	}
+	for _, r := range rs {
+		if r.Required && int64(r.Offset)+int64(r.Length) > roundUp(size, mib) {
+			return corrupt(int64(r.Offset), "region %v (%#x+%#x) lies beyond the file's end %#x: the file was truncated", r.ID, r.Offset, r.Length, size)
+		}
+	}
+	if _, err := im.b.ReadAt(b, int64(md.Offset)); err != nil {
+		return fmt.Errorf("vdisk: metadata table: %w", err)
+	}
+	items, err := decodeMetadataTable(b, md.Length, int64(md.Offset))
+	if err != nil {
+		return err
+	}
+	total := 0
+	for i := range items {
+		it := &items[i]
+		if total += int(it.Length); total > 64*mib {
+			return corrupt(int64(md.Offset), "more than 64 MiB of metadata")
+		}
+		it.Data = make([]byte, it.Length)
+		if it.Length == 0 {
+			continue
+		}
+		if _, err := im.b.ReadAt(it.Data, int64(md.Offset)+int64(it.Offset)); err != nil {
+			return fmt.Errorf("vdisk: metadata item %v: %w", it.ID, err)
+		}
+	}
+	im.items = items
+	var loc []byte
+	if im.p, loc, err = parseParams(items, int64(md.Offset)); err != nil {
+		return err
+	}
+	if loc != nil {
+		if _, err := decodeLocator(loc, int64(md.Offset)); err != nil {
+			return err
+		}
+	}
+	im.g = im.p.geometry()
+	if uint64(bat.Length) < 8*im.g.entries {
+		return corrupt(int64(bat.Offset), "the block allocation table has room for %d entries; the disk needs %d", bat.Length/8, im.g.entries)
+	}
+	im.batOff = int64(bat.Offset)
+	return nil
+}
+
+// structuresEnd is the end of the log and the regions.
+func (im *Image) structuresEnd() int64 {
+	end := max(int64(headerSectionSize), int64(im.hdr.LogOffset)+int64(im.hdr.LogLength))
+	for _, r := range im.regions {
+		end = max(end, int64(r.Offset)+int64(r.Length))
+	}
+	return end
+}
+
+// entry reads block n's BAT entry and checks what it says.
+func (im *Image) entry(n uint64) (batEntry, error) {
+	off := im.batOff + 8*int64(im.g.batIndex(n))
+	w, err := im.meta.word(off)
+	if err != nil {
+		return 0, err
+	}
+	e := batEntry(w)
+	switch e.state() {
+	case notPresent, undefined, zeroed, unmapped:
+	case partial, present:
+		if e.state() == partial && !im.p.HasParent {
+			return 0, corrupt(off, "block %d is partially present in an image without a parent", n)
+		}
+		if e.offset() < im.structuresFloor() {
+			return 0, corrupt(off, "block %d lies at %#x, among the headers", n, e.offset())
+		}
+	default:
+		return 0, corrupt(off, "block %d has reserved state %d", n, e.state())
+	}
+	return e, nil
+}
+
+func (im *Image) structuresFloor() int64 { return headerSectionSize }
+
+// usedEnd scans the BAT for the end of the last block.
+func (im *Image) usedEnd() (int64, error) {
+	end := im.structuresEnd()
+	for i := uint64(0); i < im.g.entries; i++ {
+		w, err := im.meta.word(im.batOff + 8*int64(i))
+		if err != nil {
+			return 0, err
+		}
+		n := int64(im.p.BlockSize)
+		if im.p.HasParent && (i+1)%(im.g.chunkRatio+1) == 0 {
+			n = bitmapSize
+		}
+		if e := batEntry(w); e.state() == present || e.state() == partial {
+			end = max(end, e.offset()+n)
+		}
+	}
+	return end, nil
+}
+
+// fail makes err the answer to all further writes: memory is ahead of the file and
+// only opening it again tells what arrived.
+func (im *Image) fail(err error) error {
+	if err != nil {
+		im.failed.CompareAndSwap(nil, &err)
+	}
+	return err
+}
+
+func (im *Image) writable() error {
+	switch f := im.failed.Load(); {
+	case im.closed.Load():
+		return ErrClosed
+	case im.ro:
+		return ErrReadOnly
+	case f != nil:
+		return fmt.Errorf("vdisk: an earlier write failed, so nothing more is written until the image is opened again: %w", *f)
+	}
+	return nil
+}
+
+// begin is called before the file is changed; data says that a guest could see the
+// change.
+func (im *Image) begin(data bool) error {
+	want := sessionFile
+	if data {
+		want = sessionData
+	}
+	if im.session.Load() >= want {
+		return nil
+	}
+	im.hdrMu.Lock()
+	defer im.hdrMu.Unlock()
+	have := im.session.Load()
+	if have >= want {
+		return nil
+	}
+	h := im.hdr
+	if have == sessionNone {
+		h.FileWriteGUID = NewGUID()
+	}
+	if data {
+		h.DataWriteGUID = NewGUID()
+	}
+	if err := im.writeHeaders(h); err != nil {
+		return im.fail(err)
+	}
+	im.session.Store(want)
+	return nil
+}
+
+// writeHeaders replaces both headers, one after the other, so that one is valid at
+// every moment (2.2.2). hdrMu is held.
+func (im *Image) writeHeaders(h header) error {
+	for range 2 {
+		h.Sequence = im.hdr.Sequence + 1
+		off := int64(headerOffset1)
+		if im.which == 0 {
+			off = headerOffset2
+		}
+		if _, err := im.b.WriteAt(h.encode(), off); err != nil {
+			return fmt.Errorf("vdisk: header at %#x: %w", off, err)
+		}
+		if err := im.b.Flush(); err != nil {
+			return fmt.Errorf("vdisk: header at %#x: %w", off, err)
+		}
+		im.hdr, im.which = h, 1-im.which
+	}
+	return nil
+}
+
+// Size is the virtual disk's, in bytes.
+func (im *Image) Size() int64 { return int64(im.diskSz.Load()) }
+
+// SectorSize is the virtual disk's logical one.
+func (im *Image) SectorSize() int { return int(im.p.LogicalSector) }
+
+// BlockSize is the unit of allocation.
+func (im *Image) BlockSize() int { return int(im.p.BlockSize) }
+
+// HasParent tells a differencing image.
+func (im *Image) HasParent() bool { return im.p.HasParent }

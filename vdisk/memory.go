@@ -1,0 +1,101 @@
+package vdisk
+
+import (
+	"fmt"
+	"io"
+	"sync"
+)
+
+// Memory is a Backing in memory; only what was written takes room.
+type Memory struct {
+	mu    sync.RWMutex
+	size  int64
+	pages map[int64]*[64 * kib]byte
+}
+
+const memPage = 64 * kib
+
+// NewMemory makes an empty one.
+func NewMemory() *Memory { return &Memory{pages: map[int64]*[memPage]byte{}} }
+
+func (m *Memory) Size() (int64, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	return m.size, nil
+}
+
+func (m *Memory) ReadAt(p []byte, off int64) (int, error) {
+	m.mu.RLock()
+	defer m.mu.RUnlock()
+	if off < 0 {
+		return 0, fmt.Errorf("vdisk: offset %d", off)
+	}
+	n := int(max(0, min(int64(len(p)), m.size-off)))
+	for i := 0; i < n; {
+		at, in := (off+int64(i))/memPage, (off+int64(i))%memPage
+		k := min(n-i, int(memPage-in))
+		if pg := m.pages[at]; pg != nil {
+			copy(p[i:i+k], pg[in:])
+		} else {
+			clear(p[i : i+k])
+		}
+		i += k
+	}
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (m *Memory) WriteAt(p []byte, off int64) (int, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if off < 0 {
+		return 0, fmt.Errorf("vdisk: offset %d", off)
+	}
+	m.size = max(m.size, off+int64(len(p)))
+	for i := 0; i < len(p); {
+		at, in := (off+int64(i))/memPage, (off+int64(i))%memPage
+		pg := m.pages[at]
+		if pg == nil {
+			pg = new([memPage]byte)
+			m.pages[at] = pg
+		}
+		i += copy(pg[in:], p[i:])
+	}
+	return len(p), nil
+}
+
+func (m *Memory) Flush() error { return nil }
+
+func (m *Memory) Trim(off, n int64) (bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n = min(n, m.size-off)
+	for n > 0 {
+		at, in := off/memPage, off%memPage
+		k := min(n, memPage-in)
+		if k == memPage {
+			delete(m.pages, at)
+		} else if pg := m.pages[at]; pg != nil {
+			clear(pg[in : in+k])
+		}
+		off, n = off+k, n-k
+	}
+	return true, nil
+}
+
+func (m *Memory) Truncate(size int64) error {
+	m.mu.Lock()
+	old := m.size
+	m.mu.Unlock()
+	if size < old {
+		m.Trim(size, old-size)
+	}
+	m.mu.Lock()
+	m.size = size
+	m.mu.Unlock()
+	return nil
+}
+
+func (m *Memory) Close() error { return nil }
