@@ -71,12 +71,7 @@ func (w *pendingWrite) apply(m *Memory) {
 
 // cut is the medium after a power cut now.
 func (d *crashDisk) cut(rng *rand.Rand) *Memory {
-	m := NewMemory()
-	m.size = d.durable.size
-	for k, v := range d.durable.pages {
-		c := *v
-		m.pages[k] = &c
-	}
+	m := d.durable.Snapshot()
 	mode := rng.IntN(4) // none, all, each by chance, or sectors by chance
 	var todo []pendingWrite
 	for _, w := range d.since {
@@ -142,7 +137,7 @@ func TestEveryCrashLeavesOldOrNew(t *testing.T) {
 func crashRun(t *testing.T, seed uint64) (states int) {
 	rng := rand.New(rand.NewPCG(seed, 7))
 	ss := []int{512, 4096}[seed%2]
-	const size = 4 * mib
+	const size = 3 * mib
 	base := NewMemory()
 	var parent *Memory
 	o := Options{MetaPages: 2}
@@ -157,9 +152,7 @@ func crashRun(t *testing.T, seed uint64) (states int) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for i := range v.cur[:2*mib] {
-			v.cur[i] = byte(rng.Uint32())
-		}
+		fill(rng, v.cur[:2*mib])
 		p.WriteAt(v.cur, 0)
 		copy(v.old, v.cur)
 		create.Parent = p
@@ -171,22 +164,13 @@ func crashRun(t *testing.T, seed uint64) (states int) {
 	} else if err := Create(base, create); err != nil {
 		t.Fatal(err)
 	}
-	d := &crashDisk{Memory: base, durable: NewMemory()}
-	d.durable.size = base.size
-	for k, p := range base.pages {
-		c := *p
-		d.durable.pages[k] = &c
-	}
+	d := &crashDisk{Memory: base, durable: base.Snapshot()}
+	got := make([]byte, size)
 	check := func(d *crashDisk, what string) {
 		m := d.cut(rng)
 		// A crash during the replay, too: open a crashDisk on top and cut it again.
 		for depth := range 2 {
-			dd := &crashDisk{Memory: m, durable: NewMemory()}
-			dd.durable.size = m.size
-			for k, p := range m.pages {
-				c := *p
-				dd.durable.pages[k] = &c
-			}
+			dd := &crashDisk{Memory: m, durable: m.Snapshot()}
 			at := rng.IntN(8)
 			var again *Memory
 			if depth == 0 {
@@ -200,7 +184,6 @@ func crashRun(t *testing.T, seed uint64) (states int) {
 			if err != nil {
 				t.Fatalf("seed %d, %s: %v", seed, what, err)
 			}
-			got := make([]byte, size)
 			if _, err := im.ReadAt(got, 0); err != nil {
 				t.Fatalf("seed %d, %s: %v", seed, what, err)
 			}
@@ -243,9 +226,7 @@ func crashRun(t *testing.T, seed uint64) (states int) {
 		switch rng.IntN(6) {
 		case 0, 1, 2:
 			p := make([]byte, n)
-			for j := range p {
-				p[j] = byte(rng.Uint32())
-			}
+			fill(rng, p)
 			v.write(off, p) // may be there from now on
 			_, err = im.WriteAt(p, off)
 		case 3:

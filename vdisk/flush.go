@@ -35,39 +35,49 @@ func (im *Image) flush() error {
 	if err := im.startLog(); err != nil {
 		return im.fail(err)
 	}
-	for more := true; more; {
-		end := im.space.fileEnd()
-		var err error
-		if more, err = im.commitPages(end); err != nil {
-			return im.fail(err)
-		}
+	if err := im.commitPages(im.space.fileEnd()); err != nil {
+		return im.fail(err)
 	}
 	im.space.settle(given)
 	return nil
 }
 
-// commitPages logs as many changed pages as one entry takes and writes them in
-// place.
-func (im *Image) commitPages(end int64) (more bool, err error) {
-	pages, writes, barrier, more := im.meta.take(im.j.maxPages())
-	if len(pages) == 0 {
-		return false, nil
-	}
+// commitPages logs the changed pages, in as many entries as they take, and writes
+// them in place. They are copied at one moment, and sector bitmaps go before the
+// BAT: whatever entry a crash leaves as the last, no block is partially present
+// by a bitmap that is not there yet.
+func (im *Image) commitPages(end int64) error {
+	pages, writes, barrier := im.meta.take(func(off int64) bool {
+		return off < im.batOff || off >= im.batOff+8*int64(im.g.entries)
+	})
 	if barrier {
 		if err := im.j.flush(end); err != nil {
-			return false, err
+			return err
 		}
 	}
-	if err := im.j.append(writes, end); err != nil {
-		return false, fmt.Errorf("vdisk: log: %w", err)
-	}
-	for _, w := range writes {
-		if _, err := im.b.WriteAt(w.Data, w.Offset); err != nil {
-			return false, fmt.Errorf("vdisk: metadata at %#x: %w", w.Offset, err)
+	for rest := writes; len(rest) > 0; {
+		w := rest[:min(len(rest), im.j.maxPages())]
+		rest = rest[len(w):]
+		if err := im.j.append(w, end); err != nil {
+			return fmt.Errorf("vdisk: log: %w", err)
+		}
+		for _, w := range w {
+			if _, err := im.b.WriteAt(w.Data, w.Offset); err != nil {
+				return fmt.Errorf("vdisk: metadata at %#x: %w", w.Offset, err)
+			}
 		}
 	}
 	im.meta.done(pages)
-	return more, nil
+	return nil
+}
+
+// throttle bounds the changed pages that wait in memory. The caller holds no
+// block's lock.
+func (im *Image) throttle() error {
+	if !im.meta.full() {
+		return nil
+	}
+	return im.commit.do(im.flush)
 }
 
 // startLog makes the log usable for this session: an entry that bears its GUID is
@@ -83,7 +93,7 @@ func (im *Image) startLog() error {
 	if err := im.begin(false); err != nil {
 		return err
 	}
-	im.j.guid, im.j.seq, im.j.head, im.j.live = NewGUID(), 0, 0, nil
+	im.j.guid, im.j.seq, im.j.head, im.j.live, im.j.applied = NewGUID(), 0, 0, nil, 0
 	if err := im.j.append(nil, im.space.fileEnd()); err != nil {
 		return fmt.Errorf("vdisk: log: %w", err)
 	}
@@ -99,6 +109,12 @@ func (im *Image) startLog() error {
 func (im *Image) Close() error {
 	if im.closed.Swap(true) {
 		return ErrClosed
+	}
+	// Whoever came before is done when its block's lock is free; whoever comes
+	// later sees closed.
+	for i := range im.blocks {
+		im.blocks[i].Lock()
+		im.blocks[i].Unlock()
 	}
 	var err error
 	if !im.ro && im.failed.Load() == nil {

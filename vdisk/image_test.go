@@ -10,6 +10,14 @@ import (
 // A model is what a disk holds, sector by sector.
 type model struct{ data []byte }
 
+// fill makes p's contents unlike any other's.
+func fill(rng *rand.Rand, p []byte) {
+	for len(p) >= 8 {
+		le.PutUint64(p, rng.Uint64())
+		p = p[8:]
+	}
+}
+
 func randomOps(t *testing.T, im *Image, m *model, rng *rand.Rand, n int) {
 	t.Helper()
 	ss := int64(im.SectorSize())
@@ -26,9 +34,7 @@ func randomOps(t *testing.T, im *Image, m *model, rng *rand.Rand, n int) {
 		switch op := rng.IntN(10); {
 		case op < 5:
 			p := make([]byte, k)
-			for j := range p {
-				p[j] = byte(rng.Uint32())
-			}
+			fill(rng, p)
 			_, err = im.WriteAt(p, off)
 			copy(m.data[off:], p)
 		case op < 6:
@@ -136,5 +142,45 @@ func TestChildHoldsWhatItsParentDoesNot(t *testing.T) {
 			t.Fatal(err)
 		}
 		compare(t, parent, &model{before})
+	}
+}
+
+// The newest durable entry's tail, and all behind it, must outlive the writing of
+// the next entry: torn, it must leave something to replay.
+func TestLogKeepsWhatItsNewestEntryNeeds(t *testing.T) {
+	for _, length := range []int64{mib, 2 * mib} {
+		d := &crashDisk{Memory: NewMemory(), durable: NewMemory()}
+		d.Truncate(headerSectionSize + length)
+		j := &journal{b: d, off: headerSectionSize, length: length, guid: NewGUID()}
+		rng := rand.New(rand.NewPCG(5, 5))
+		if err := j.append(nil, 0); err != nil {
+			t.Fatal(err)
+		}
+		done := uint64(1)
+		d.onEvent = func(d *crashDisk) {
+			l := logReader{d.cut(rng), j.off, length}
+			s, err := l.findSequence(j.guid)
+			if err != nil {
+				t.Fatalf("after entry %d: %v", done, err)
+			}
+			if n := s.entries[len(s.entries)-1].seq; n < done {
+				t.Fatalf("entry %d is durable, but %d would be the newest in a replay", done, n)
+			}
+		}
+		for range 40 {
+			w := make([]logWrite, 1+rng.IntN(j.maxPages()))
+			if rng.IntN(2) == 0 {
+				w = w[:1]
+				w = append(w, make([]logWrite, j.maxPages()-1)...)
+			}
+			for i := range w {
+				w[i] = logWrite{Offset: int64(i) * logSector, Data: make([]byte, logSector)}
+				fill(rng, w[i].Data)
+			}
+			if err := j.append(w, 0); err != nil {
+				t.Fatal(err)
+			}
+			done++
+		}
 	}
 }

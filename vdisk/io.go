@@ -2,6 +2,7 @@ package vdisk
 
 import (
 	"fmt"
+	"io"
 	"math/bits"
 )
 
@@ -47,6 +48,9 @@ func (im *Image) readBlock(block uint64, in int64, p []byte) error {
 	l := &im.blocks[block%uint64(len(im.blocks))]
 	l.RLock()
 	defer l.RUnlock()
+	if im.closed.Load() {
+		return ErrClosed
+	}
 	e, err := im.entry(block)
 	if err != nil {
 		return err
@@ -66,10 +70,14 @@ func (im *Image) readBlock(block uint64, in int64, p []byte) error {
 }
 
 func (im *Image) readPayload(p []byte, off int64) error {
-	if _, err := im.b.ReadAt(p, off); err != nil {
+	switch n, err := im.b.ReadAt(p, off); {
+	case n == len(p):
+		return nil
+	case err == io.EOF:
+		return corrupt(off+int64(n), "a block's data lies beyond the file's end: the file was truncated, restore it from a copy")
+	default:
 		return fmt.Errorf("vdisk: payload at %#x: %w", off, err)
 	}
-	return nil
 }
 
 // readThrough serves a child: what lies beyond this disk's end reads as zero.
@@ -168,6 +176,9 @@ func (im *Image) WriteAt(p []byte, off int64) (int, error) {
 		if err := im.writeBlock(block, in, p[done:][:m]); err != nil {
 			return done, err
 		}
+		if err := im.throttle(); err != nil {
+			return done, err
+		}
 		done += int(m)
 	}
 	return done, nil
@@ -198,6 +209,9 @@ func (im *Image) writeBlock(block uint64, in int64, p []byte) error {
 	}
 	l.Lock()
 	defer l.Unlock()
+	if im.closed.Load() {
+		return ErrClosed
+	}
 	if e, err = im.entry(block); err != nil {
 		return err
 	}

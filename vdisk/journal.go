@@ -29,21 +29,24 @@ type journal struct {
 	seq  uint64
 	head int64 // where the next entry goes
 
-	// live are the entries that a replay would need, oldest first. applied
-	// counts those, from the oldest, whose in-place writes have been issued;
-	// the next Flush makes them superfluous.
-	live []liveEntry
+	// live are the entries from the newest one's tail to the newest, oldest
+	// first: what a replay would read now, so nothing of it may be
+	// overwritten. The in-place writes of the first applied of them are
+	// durable; the next entry leaves those behind.
+	live    []liveEntry
+	applied int
 
 	flushed int64 // the file is durably at least this long
 }
 
 type liveEntry struct{ at, size int64 }
 
-// maxPages is how many pages one entry may carry: what leaves room for the tail
-// and for a second entry, whatever the log's length.
+// maxPages is how many pages one entry may carry. While an entry is being written,
+// the one before it and that one's tail, which is the entry before at the oldest,
+// must stay whole: so no entry takes more than a third of the log.
 func (j *journal) maxPages() int {
-	n := int(j.length/logSector/2) - 2
-	n -= n/descPerSector + 1
+	n := int(j.length / logSector / 3)
+	n -= descSectors(n)
 	return max(1, min(n, 4096))
 }
 
@@ -61,7 +64,7 @@ func (j *journal) flush(size int64) error {
 	if err := j.b.Flush(); err != nil {
 		return err
 	}
-	j.live = j.live[:0]
+	j.applied = len(j.live)
 	j.flushed = max(j.flushed, size)
 	return nil
 }
@@ -72,17 +75,11 @@ func (j *journal) append(writes []logWrite, end int64) error {
 	e := logEntry{Sequence: j.seq + 1, GUID: j.guid, Flushed: uint64(j.flushed), Last: uint64(end), Writes: writes}
 	size := e.size()
 	if size > j.length-j.used() {
-		// The ring is full of entries whose in-place writes only lack a flush.
-		if err := j.flush(end); err != nil {
-			return err
-		}
-		if size > j.length {
-			return fmt.Errorf("vdisk: a log of %d bytes can not hold an entry of %d", j.length, size)
-		}
+		return fmt.Errorf("vdisk: a log of %d bytes, %d of them in use, can not hold an entry of %d", j.length, j.used(), size)
 	}
 	tail := j.head
-	if len(j.live) > 0 {
-		tail = j.live[0].at
+	if j.applied < len(j.live) {
+		tail = j.live[j.applied].at
 	}
 	e.Tail = uint32(tail)
 	b := make([]byte, size)
@@ -95,12 +92,14 @@ func (j *journal) append(writes []logWrite, end int64) error {
 		}
 		rest, at = rest[n:], (at+n)%j.length
 	}
-	old := len(j.live)
 	if err := j.b.Flush(); err != nil {
 		return err
 	}
-	// That flush made the older entries' in-place writes durable as well.
-	j.live = append(j.live[:0], j.live[old:]...)
+	// What lies before the new tail is needed no more. That flush also made
+	// the older entries' in-place writes durable, but only the next entry
+	// says so.
+	j.live = append(j.live[:0], j.live[j.applied:]...)
+	j.applied = len(j.live)
 	j.live = append(j.live, liveEntry{j.head, size})
 	j.flushed = max(j.flushed, end)
 	j.seq++

@@ -10,13 +10,45 @@ import (
 type Memory struct {
 	mu    sync.RWMutex
 	size  int64
-	pages map[int64]*[64 * kib]byte
+	pages map[int64]memSlot
+}
+
+// A memSlot's page belongs to one Memory, or is shared and copied before a change.
+type memSlot struct {
+	data   *[memPage]byte
+	shared bool
 }
 
 const memPage = 64 * kib
 
 // NewMemory makes an empty one.
-func NewMemory() *Memory { return &Memory{pages: map[int64]*[memPage]byte{}} }
+func NewMemory() *Memory { return &Memory{pages: map[int64]memSlot{}} }
+
+// Snapshot is an independent copy that shares the pages that neither changes.
+func (m *Memory) Snapshot() *Memory {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	c := &Memory{size: m.size, pages: make(map[int64]memSlot, len(m.pages))}
+	for at, s := range m.pages {
+		s.shared = true
+		m.pages[at], c.pages[at] = s, s
+	}
+	return c
+}
+
+// own is the page at that index, to be changed.
+func (m *Memory) own(at int64) *[memPage]byte {
+	s := m.pages[at]
+	if s.data == nil || s.shared {
+		p := new([memPage]byte)
+		if s.shared {
+			*p = *s.data
+		}
+		s = memSlot{data: p}
+		m.pages[at] = s
+	}
+	return s.data
+}
 
 func (m *Memory) Size() (int64, error) {
 	m.mu.RLock()
@@ -27,14 +59,14 @@ func (m *Memory) Size() (int64, error) {
 func (m *Memory) ReadAt(p []byte, off int64) (int, error) {
 	m.mu.RLock()
 	defer m.mu.RUnlock()
-	if off < 0 {
+	if off < 0 || off > maxFileEnd {
 		return 0, fmt.Errorf("vdisk: offset %d", off)
 	}
 	n := int(max(0, min(int64(len(p)), m.size-off)))
 	for i := 0; i < n; {
 		at, in := (off+int64(i))/memPage, (off+int64(i))%memPage
 		k := min(n-i, int(memPage-in))
-		if pg := m.pages[at]; pg != nil {
+		if pg := m.pages[at].data; pg != nil {
 			copy(p[i:i+k], pg[in:])
 		} else {
 			clear(p[i : i+k])
@@ -50,18 +82,13 @@ func (m *Memory) ReadAt(p []byte, off int64) (int, error) {
 func (m *Memory) WriteAt(p []byte, off int64) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if off < 0 {
+	if off < 0 || off > maxFileEnd {
 		return 0, fmt.Errorf("vdisk: offset %d", off)
 	}
 	m.size = max(m.size, off+int64(len(p)))
 	for i := 0; i < len(p); {
 		at, in := (off+int64(i))/memPage, (off+int64(i))%memPage
-		pg := m.pages[at]
-		if pg == nil {
-			pg = new([memPage]byte)
-			m.pages[at] = pg
-		}
-		i += copy(pg[in:], p[i:])
+		i += copy(m.own(at)[in:], p[i:])
 	}
 	return len(p), nil
 }
@@ -77,8 +104,8 @@ func (m *Memory) Trim(off, n int64) (bool, error) {
 		k := min(n, memPage-in)
 		if k == memPage {
 			delete(m.pages, at)
-		} else if pg := m.pages[at]; pg != nil {
-			clear(pg[in : in+k])
+		} else if m.pages[at].data != nil {
+			clear(m.own(at)[in : in+k])
 		}
 		off, n = off+k, n-k
 	}

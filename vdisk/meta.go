@@ -2,6 +2,7 @@ package vdisk
 
 import (
 	"fmt"
+	"sort"
 	"sync"
 	"sync/atomic"
 )
@@ -32,7 +33,8 @@ type metaCache struct {
 	// barrier: some change in dirty refers to payload that must be durable
 	// before the log entry is.
 	barrier bool
-	load    sync.Mutex // one miss at a time
+	load    sync.Mutex   // one miss at a time
+	waiting atomic.Int32 // len(dirty), for those who do not hold mu
 }
 
 const defaultMetaPages = 4096 // 16 MiB: 2 million blocks
@@ -115,6 +117,7 @@ func (m *metaCache) change(off int64, barrier bool, f func(p *page)) error {
 		if !p.dirty {
 			p.dirty = true
 			m.dirty = append(m.dirty, p)
+			m.waiting.Store(int32(len(m.dirty)))
 		}
 		m.barrier = m.barrier || barrier
 		m.mu.Unlock()
@@ -126,15 +129,17 @@ func (m *metaCache) setWord(off int64, v uint64, barrier bool) error {
 	return m.change(off, barrier, func(p *page) { p.words[off%logSector/8].Store(v) })
 }
 
-// take hands up to max dirty pages to a commit, as writes for the log. more says
-// that others remain.
-func (m *metaCache) take(max int) (pages []*page, writes []logWrite, barrier, more bool) {
+// take hands all dirty pages to a commit, as writes for the log, those that first
+// names before the others.
+func (m *metaCache) take(first func(off int64) bool) (pages []*page, writes []logWrite, barrier bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	n := min(max, len(m.dirty))
-	pages = append(pages, m.dirty[:n]...)
-	m.dirty = append(m.dirty[:0], m.dirty[n:]...)
-	buf := make([]byte, n*logSector)
+	pages = append(pages, m.dirty...)
+	sort.SliceStable(pages, func(i, j int) bool { return first(pages[i].off) && !first(pages[j].off) })
+	clear(m.dirty)
+	m.dirty = m.dirty[:0]
+	m.waiting.Store(0)
+	buf := make([]byte, len(pages)*logSector)
 	for i, p := range pages {
 		b := buf[i*logSector:][:logSector:logSector]
 		for j := range p.words {
@@ -144,11 +149,8 @@ func (m *metaCache) take(max int) (pages []*page, writes []logWrite, barrier, mo
 		p.busy++
 		writes = append(writes, logWrite{Offset: p.off, Data: b})
 	}
-	barrier = m.barrier
-	if len(m.dirty) == 0 {
-		m.barrier = false
-	}
-	return pages, writes, barrier, len(m.dirty) > 0
+	barrier, m.barrier = m.barrier, false
+	return pages, writes, barrier
 }
 
 // done ends what take began.
@@ -160,6 +162,9 @@ func (m *metaCache) done(pages []*page) {
 	m.evict()
 	m.mu.Unlock()
 }
+
+// full tells that so many changes wait that a commit should come first.
+func (m *metaCache) full() bool { return int(m.waiting.Load()) >= max(m.limit/2, 64) }
 
 func (m *metaCache) pending() bool {
 	m.mu.Lock()

@@ -17,6 +17,9 @@ func (im *Image) discard(off, n int64, to blockState) error {
 		if err := im.discardBlock(block, in, m, to); err != nil {
 			return err
 		}
+		if err := im.throttle(); err != nil {
+			return err
+		}
 		off, n = off+m, n-m
 	}
 	return nil
@@ -26,6 +29,9 @@ func (im *Image) discardBlock(block uint64, in, n int64, to blockState) error {
 	l := &im.blocks[block%uint64(len(im.blocks))]
 	l.Lock()
 	defer l.Unlock()
+	if im.closed.Load() {
+		return ErrClosed
+	}
 	e, err := im.entry(block)
 	if err != nil {
 		return err
