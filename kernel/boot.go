@@ -111,7 +111,21 @@ var (
 	argv0   = [...]byte{'g', 'o', 'd', 'w', 'i', 't', 0}
 	env0    = [...]byte{'G', 'O', 'T', 'R', 'A', 'C', 'E', 'B', 'A', 'C', 'K', '=', 'a', 'l', 'l', 0}
 	auxSeed [16]byte
+
+	// env1 is given to the program under QEMU's TCG only. Its CRC32 instruction
+	// goes bit by bit: a table is many times faster there.
+	env1 = [...]byte{'G', 'O', 'D', 'E', 'B', 'U', 'G', '=', 'c', 'p', 'u', '.', 's', 's', 'e', '4', '2', '=', 'o', 'f', 'f', 0}
 )
+
+// onTCG tells whether this is an emulated machine of QEMU's, by the signature in
+// the first hypervisor leaf.
+func onTCG() bool {
+	if _, _, c, _ := CPUID(1, 0); c>>31 == 0 {
+		return false
+	}
+	_, b, c, d := CPUID(0x4000_0000, 0)
+	return b == 0x54474354 && c == 0x43544743 && d == 0x47435447 // "TCGTCGTCGTCG"
+}
 
 // Auxiliary vector entries (include/uapi/linux/auxvec.h).
 const (
@@ -139,9 +153,13 @@ func initialStack() uintptr {
 		fatal("cannot map the first thread's stack")
 	}
 	random(auxSeed[:])
+	last := uintptr(unsafe.Pointer(&env0)) // a second time does no harm
+	if onTCG() {
+		last = uintptr(unsafe.Pointer(&env1))
+	}
 	v := [...]uintptr{
 		1, uintptr(unsafe.Pointer(&argv0)), 0,
-		uintptr(unsafe.Pointer(&env0)), 0,
+		uintptr(unsafe.Pointer(&env0)), last, 0,
 		atPageSz, pageSize, atRandom, uintptr(unsafe.Pointer(&auxSeed)), atSecure, 0, atNull, 0,
 	}
 	sp := uintptr(runtimeStack+runtimeStackSize-unsafe.Sizeof(v)) &^ 63
