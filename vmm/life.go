@@ -228,6 +228,22 @@ func (vm *VM) halt() {
 	vm.stoppedAt = vm.host.TSC()
 }
 
+// atRest calls f while no processor runs, and lets those go on that did. ctl is
+// held.
+func (vm *VM) atRest(f func()) {
+	if vm.Status() != Running {
+		f()
+		return
+	}
+	vm.halt()
+	f()
+	if vm.asked.Load() != askNothing {
+		vm.settleLocked()
+	} else {
+		vm.run()
+	}
+}
+
 // busy is why an operator's command is refused while a migration has the machine.
 func (vm *VM) busy() error {
 	if vm.taken {

@@ -46,9 +46,13 @@ func (vm *VM) EndTracking() {
 		return
 	}
 	vm.taken = false
-	vm.tables.StopTracking()
-	vm.space.Sync()
-	vm.tables.Reclaim()
+	// At rest, because a processor that is opening a page for a write fault
+	// may be looking at a table that Reclaim frees.
+	vm.atRest(func() {
+		vm.tables.StopTracking()
+		vm.space.Sync()
+		vm.tables.Reclaim()
+	})
 }
 
 // Harvest adds the pages written since the last call to dirty and protects them

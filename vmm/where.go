@@ -10,22 +10,14 @@ import (
 func (vm *VM) Where() string {
 	vm.ctl.Lock()
 	defer vm.ctl.Unlock()
-	if vm.Status() == Running {
-		vm.halt()
-		defer func() {
-			if vm.asked.Load() != askNothing {
-				vm.settleLocked()
-			} else {
-				vm.run()
-			}
-		}()
-	}
 	if vm.Status() == Deleted {
 		return ""
 	}
 	var b strings.Builder
-	for _, c := range vm.cpus {
-		fmt.Fprintf(&b, "CPU %d activity %d: %s\n", c.index, c.activity, c.describe())
-	}
+	vm.atRest(func() {
+		for _, c := range vm.cpus {
+			fmt.Fprintf(&b, "CPU %d activity %d: %s\n", c.index, c.activity, c.describe())
+		}
+	})
 	return b.String()
 }
