@@ -1,5 +1,5 @@
-// Package lan is the network between emulated machines: an Ethernet switch whose ports are UDP sockets (QEMU's and
-// Bochs's way to carry frames without privileges), and one station of our own on it, with DHCP, TFTP, HTTP and TCP for
+// Package lan is the network between emulated machines: an Ethernet switch whose ports are TCP connections (QEMU) or UDP
+// sockets (Bochs), which carry frames without privileges, and one station of our own on it, with DHCP, TFTP, HTTP and TCP for
 // the rig. Ports can be cut, to see what machines do when the network fails.
 package lan
 
@@ -81,11 +81,22 @@ func (l *LAN) NIC() (*machine.NIC, netip.Addr, error) {
 	if err != nil {
 		return nil, netip.Addr{}, err
 	}
-	context.AfterFunc(l.ctx, func() { conn.Close() })
-	p.send = func(frame []byte) { conn.Write(frame) } // a machine that is down refuses: frames are lost, as on a wire
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		conn.Close()
+		return nil, netip.Addr{}, err
+	}
+	context.AfterFunc(l.ctx, func() { conn.Close(); listener.Close() })
+	streams := &streamPort{lan: l, port: p}
+	p.send = func(frame []byte) {
+		if !streams.send(frame) {
+			conn.Write(frame) // a machine that is down refuses: frames are lost, as on a wire
+		}
+	}
 	l.plug(p)
 	go l.receive(conn, p)
-	return &machine.NIC{MAC: m.String(), Local: local}, machineAddress(n), nil
+	go streams.accept(listener)
+	return &machine.NIC{MAC: m.String(), Stream: listener.Addr().(*net.TCPAddr).Port, Local: local}, machineAddress(n), nil
 }
 
 // portPair finds a free pair of UDP ports N and N+1 and opens N+1 towards N. Bochs wants its peer at the next port.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"math/rand"
 	"net"
@@ -127,6 +128,45 @@ func TestSwitchFloodsLearnsAndCuts(t *testing.T) {
 	b.send(a.mac, "again")
 	if got := a.receive(longTime); got != "again" {
 		t.Errorf("a, plugged in again, got %q", got)
+	}
+}
+
+func TestStreamsCarryFramesInOrder(t *testing.T) {
+	l, _, _ := newLAN(t)
+	a, _ := plugIn(t, l)
+	n, _, err := l.NIC()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // a machine that is started again connects again
+		conn, err := net.Dial("tcp", fmt.Sprintf("127.0.0.1:%d", n.Stream))
+		if err != nil {
+			t.Fatal(err)
+		}
+		hw, err := net.ParseMAC(n.MAC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		frame := append(append(append([]byte{}, a.mac[:]...), hw...), 0x88, 0xb5)
+		packet := func(payload string) []byte {
+			return append(binary.BigEndian.AppendUint32(nil, uint32(len(frame)+len(payload))), string(frame)+payload...)
+		}
+		conn.Write(append(packet("first"), packet("second")...))
+		if x, y := a.receive(longTime), a.receive(longTime); x != "first" || y != "second" {
+			t.Fatalf("got %q and %q", x, y)
+		}
+		for i := range 100 {
+			a.send(mac(hw), fmt.Sprint(i))
+		}
+		conn.SetReadDeadline(time.Now().Add(longTime))
+		for i := range 100 {
+			want := string(binary.BigEndian.AppendUint32(nil, uint32(headerSize+len(fmt.Sprint(i))))) + string(hw) + string(a.mac[:]) + "\x88\xb5" + fmt.Sprint(i)
+			got := make([]byte, len(want))
+			if _, err := io.ReadFull(conn, got); err != nil || string(got) != want {
+				t.Fatalf("frame %d: %q, %v; want %q", i, got, err, want)
+			}
+		}
+		conn.Close()
 	}
 }
 

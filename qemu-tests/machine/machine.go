@@ -35,11 +35,13 @@ type Boot struct {
 // Module is a file passed beside an image. An image in Linux's format takes one, as its initramfs.
 type Module struct{ Path, Name string }
 
-// NIC is one network card, joined to the rig by UDP datagrams that hold one Ethernet frame each.
+// NIC is one network card, joined to the rig in one of two ways: through a TCP connection that carries each Ethernet
+// frame behind its length, or by UDP datagrams that hold one frame each.
 type NIC struct {
-	Model string // "": e1000
-	MAC   string
-	Local int // UDP port of the emulator on 127.0.0.1; the rig's end is Local+1
+	Model  string // "": e1000
+	MAC    string
+	Stream int // TCP port of the rig on 127.0.0.1
+	Local  int // UDP port of the emulator on 127.0.0.1; the rig's end is Local+1
 }
 
 // Machine is one running emulator.

@@ -13,13 +13,13 @@ import (
 )
 
 func TestQEMUArguments(t *testing.T) {
-	s := Spec{Name: "a,b", CPUs: 4, MemoryMiB: 1024, NIC: &NIC{MAC: "52:54:00:00:00:01", Local: 4000},
+	s := Spec{Name: "a,b", CPUs: 4, MemoryMiB: 1024, NIC: &NIC{MAC: "52:54:00:00:00:01", Stream: 3999, Local: 4000},
 		Boot: Boot{Image: "x/godwit.img", CommandLine: "name=a", Modules: []Module{{"x/vmlinuz", "vmlinuz"}, {"y,z/initramfs", "initramfs"}}}}
 	got := " " + strings.Join(QEMU{}.arguments(s), " ") + " "
 	for _, want := range []string{
 		" -accel tcg,thread=multi -cpu max ", " -smp 4 -m 1024 ", " -name a,,b ", " -no-reboot ",
 		" -kernel x/godwit.img -append name=a -initrd x/vmlinuz,y,,z/initramfs ",
-		" socket,id=n0,udp=127.0.0.1:4001,localaddr=127.0.0.1:4000 ", " e1000,netdev=n0,mac=52:54:00:00:00:01 ",
+		" socket,id=n0,connect=127.0.0.1:3999 ", " e1000,netdev=n0,mac=52:54:00:00:00:01 ",
 	} {
 		if !strings.Contains(got, want) {
 			t.Errorf("no %q in %q", want, got)

@@ -121,7 +121,7 @@ func (q QEMU) arguments(s Spec) []string {
 		if model == "" {
 			model = "e1000"
 		}
-		a = append(a, "-netdev", fmt.Sprintf("socket,id=n0,udp=127.0.0.1:%d,localaddr=127.0.0.1:%d", n.Local+1, n.Local),
+		a = append(a, "-netdev", fmt.Sprintf("socket,id=n0,connect=127.0.0.1:%d", n.Stream),
 			"-device", fmt.Sprintf("%s,netdev=n0,mac=%s", model, n.MAC))
 	}
 	return append(a, s.Extra...)
