@@ -56,7 +56,11 @@ func tests(vendor string) []test {
 		{"mmio write (IOAPIC)", rounds, nil, build(func(c *code) { c.imm(0xfec00000, 0xa3) })},
 		{"hypercall", rounds, nil, hypercalls[vendor]},
 		{"self-IPI, handler, EOI", rounds, interrupts(), build(func(c *code) { c.wrmsr(0x83f, vector) })},
-		{"hlt, timer after 1 us", fewRounds, interrupts(), build(func(c *code) { c.wrmsr(0x838, 1000); c.b(0xf4) })},
+		{"hlt, timer after 1 us", fewRounds, interrupts(), build(func(c *code) {
+			c.b(0xfa) // cli: the timer may be quicker than we are
+			c.wrmsr(0x838, 1000)
+			c.b(0xfb, 0xf4) // sti; hlt
+		})},
 		{"first touch, 2M", 100, ebx, build(func(c *code) { c.b(0x89, 0x03); c.imm(2<<20, 0x81, 0xc3) })},
 	}
 }
