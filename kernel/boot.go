@@ -60,6 +60,7 @@ func start(info uintptr, magic uintptr) {
 		fatal("no memory for the first thread")
 	}
 	startAPs()
+	logClock()
 
 	main.state, main.onCPU = threadRunning, 1
 	bsp.setCurrent(main)
@@ -148,6 +149,9 @@ func initialStack() uintptr {
 	ok := space.areas.Set(runtimeStack, runtimeStack+runtimeStackSize, 3)
 	// Keep other mappings away from its guard.
 	ok = ok && space.areas.Set(runtimeStack-runtimeStackSize, runtimeStack, 0)
+	if end := pageUp(imageEnd()); imageTail() < end {
+		ok = ok && space.areas.Set(imageTail(), end, 3)
+	}
 	space.mu.unlock()
 	if !ok {
 		fatal("cannot map the first thread's stack")

@@ -42,48 +42,6 @@ func delay(us uint64) {
 	}
 }
 
-// The 8254's channel 2, whose gate and output are at port 61h (Intel 8254
-// datasheet; ISA system control port B).
-const (
-	pitHz       = 1193182
-	pitChannel2 = 0x42
-	pitCommand  = 0x43
-	pitMode0    = 0xb0 // channel 2, low then high byte, interrupt on terminal count
-	portB       = 0x61
-	portBGate2  = 1 << 0
-	portBSpeak  = 1 << 1
-	portBOut2   = 1 << 5
-)
-
-// pitCalibrate measures the TSC and the local APIC's timer over 10 ms.
-func pitCalibrate() (hz, lapicHz uint64) {
-	const count = pitHz / 100
-	Out8(portB, In8(portB)&^portBSpeak|portBGate2)
-	Out8(pitCommand, pitMode0)
-	Out8(pitChannel2, count&0xff)
-	Out8(pitChannel2, count>>8)
-	lapicWrite(lapicInitCount, 1<<32-1)
-	t := TSC()
-	for In8(portB)&portBOut2 == 0 {
-		if TSC()-t > 20_000_000_000 {
-			fatal("the PIT does not count; no clock to measure the TSC with")
-		}
-	}
-	d := TSC() - t
-	l := 1<<32 - 1 - lapicRead(lapicCurCount)
-	lapicWrite(lapicInitCount, 0)
-	return d * pitHz / count, uint64(l) * pitHz / count
-}
-
-// initClock finds the TSC's rate and reads the wall clock.
-func initClock() {
-	hz, lhz := pitCalibrate()
-	setTSC(hz)
-	tscBoot = TSC()
-	timerTicks, _ = bits.Div64(lhz>>32, lhz<<32, hz)
-	wallAt0 = readRTC()
-}
-
 // The MC146818's registers.
 const (
 	rtcSeconds = 0

@@ -231,3 +231,18 @@ func printLastLines(n uint64) {
 		printLine(seq)
 	}
 }
+
+// logString and logUint write to the log only: what is worth knowing, not worth a
+// line on the console.
+func logString(s string) {
+	for i := range len(s) {
+		logByte(s[i])
+	}
+}
+
+func logUint(v uint64) {
+	if v >= 10 {
+		logUint(v / 10)
+	}
+	logByte('0' + byte(v%10))
+}

@@ -103,6 +103,14 @@ func eachFree(start, end uint64, f func(start, end uint64)) {
 	}
 }
 
+// imageTail is where the part of the image begins that gets memory only when it is
+// touched. The linker lays variables out by size, so that beyond the largest of this
+// package lie only larger ones of others: in practice 32 MiB that crypto's jitter
+// entropy would use on a CPU without a generator of its own.
+func imageTail() uintptr {
+	return pageUp(uintptr(unsafe.Pointer(&hostLog)) + unsafe.Sizeof(hostLog))
+}
+
 // initMemory starts the frame allocator with the RAM below 4 GiB, which the boot
 // stub's tables reach.
 func initMemory() {
@@ -113,7 +121,7 @@ func initMemory() {
 		}
 	}
 	reserve(0, 1<<20) // firmware's; the AP trampoline borrows a page of it
-	reserve(1<<20, uint64(imageEnd()))
+	reserve(1<<20, uint64(imageTail()))
 	for i := range boot.Mod[:boot.NMod] {
 		reserve(boot.Mod[i].Start, boot.Mod[i].End)
 	}
@@ -312,7 +320,7 @@ func PhysOf(p unsafe.Pointer) uint64 {
 	switch {
 	case a >= directMap && a < directMap+directLimit:
 		return uint64(a - directMap)
-	case a >= imageText() && a < imageEnd():
+	case a >= imageText() && a < imageTail():
 		return uint64(a)
 	}
 	panic(fmt.Sprintf("kernel: PhysOf(%#x): neither direct map nor image", a))

@@ -129,13 +129,13 @@ func buildTables() {
 	text, etext := uint64(imageText()), uint64(imageEtext())
 	// The read-only segment goes on after rodata's end with the runtime's tables, up
 	// to the page where variables begin.
-	ro, data, end := uint64(imageRodata()), uint64(imageData()), uint64(imageEnd())
+	ro, data, end := uint64(imageRodata()), uint64(imageData()), uint64(imageTail())
 	ero := data &^ (pageSize - 1)
 	up := func(v uint64) uint64 { return (v + pageSize - 1) &^ (pageSize - 1) }
 	down := func(v uint64) uint64 { return v &^ (pageSize - 1) }
 	ok := mapRange(uintptr(down(text)), down(text), up(etext)-down(text), pteGlobal, pageSize) &&
 		mapRange(uintptr(down(ro)), down(ro), up(ero)-down(ro), pteGlobal|pteNX, pageSize) &&
-		mapRange(uintptr(down(data)), down(data), up(end)-down(data), kernelData, largePage)
+		mapRange(uintptr(down(data)), down(data), end-down(data), kernelData, largePage)
 	if !ok {
 		fatal("cannot map the image: no memory for page tables below 4 GiB")
 	}

@@ -190,7 +190,7 @@ func dropPages(start, end uintptr) {
 // populate makes the page at addr present, if the access is one the runtime
 // mapped it for.
 func populate(addr uintptr, write bool) bool {
-	if addr < userStart || addr >= userEnd {
+	if (addr < userStart || addr >= userEnd) && (addr < imageTail() || addr >= imageEnd()) {
 		return false
 	}
 	addr &^= pageSize - 1

@@ -159,16 +159,16 @@ func Run(o Options) (*Report, error) {
 		for w := range n {
 			wg.Go(func() {
 				round := p.start(w, s)
-				for {
+				for { // at least one round, however short the time
+					if why := round(); why != "" {
+						s.report(why)
+					}
+					s.ops.Add(1)
 					select {
 					case <-stop:
 						return
 					default:
 					}
-					if why := round(); why != "" {
-						s.report(why)
-					}
-					s.ops.Add(1)
 				}
 			})
 		}

@@ -112,3 +112,13 @@ func amlConst(p []byte) (v uint8, rest []byte, ok bool) {
 	}
 	return 0, nil, false
 }
+
+// HPETBase returns the HPET's address (IA-PC HPET 1.0a, 3.2.4) if it is in memory.
+func HPETBase(t []byte) (uint64, bool) {
+	const base, spaceMemory = 40, 0
+	if len(t) < base+12 || t[base] != spaceMemory {
+		return 0, false
+	}
+	a := le.Uint64(t[base+4:])
+	return a, a != 0 && a < 1<<52
+}

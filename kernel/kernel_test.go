@@ -1,0 +1,96 @@
+package kernel
+
+import (
+	"encoding/hex"
+	"testing"
+	"time"
+)
+
+// RFC 8439, 2.3.2, with the nonce's words where a 64-bit counter's high half and a
+// 64-bit nonce have them.
+func TestChaCha20Block(t *testing.T) {
+	var key [8]uint32
+	for i := range key {
+		b := uint32(4 * i)
+		key[i] = b | (b+1)<<8 | (b+2)<<16 | (b+3)<<24
+	}
+	out := chachaBlock(&key, 1|0x09000000<<32, 0x4a000000)
+	want := "10f1e7e4"
+	got := hex.EncodeToString([]byte{byte(out[0]), byte(out[0] >> 8), byte(out[0] >> 16), byte(out[0] >> 24)})
+	if got != want || out[15] != 0x4e3c50a2 {
+		t.Errorf("block begins %s and ends %#x, want %s and 0x4e3c50a2", got, out[15], want)
+	}
+}
+
+func TestRandomNeverRepeatsAndForgetsItsKey(t *testing.T) {
+	seen := map[string]bool{}
+	for i := range 1000 {
+		key := rng.key
+		b := make([]byte, 16+i%50)
+		random(b)
+		if seen[string(b[:16])] {
+			t.Fatalf("answer %d came before", i)
+		}
+		seen[string(b[:16])] = true
+		if rng.key == key {
+			t.Fatal("the key outlived an answer")
+		}
+	}
+}
+
+func TestUnixDays(t *testing.T) {
+	for d := time.Date(1999, 12, 31, 0, 0, 0, 0, time.UTC); d.Year() < 2101; d = d.AddDate(0, 0, 13) {
+		if got := unixDays(int64(d.Year()), int64(d.Month()), int64(d.Day())); got != d.Unix()/86400 {
+			t.Fatalf("%s is day %d, got %d", d.Format(time.DateOnly), d.Unix()/86400, got)
+		}
+	}
+}
+
+func TestTimeConversionGoesBothWays(t *testing.T) {
+	for _, hz := range []uint64{1_000_000, 24_000_000, 999_999_937, 2_100_000_000, 5_800_000_000} {
+		setTSC(hz)
+		for _, ns := range []int64{1, 1000, 1_000_000_007, 86400e9, 365 * 86400e9} {
+			back := int64(mulShift32(tscAt(ns)-tscBoot, nsMult))
+			if d := back - ns; d < -ns/1e6-2 || d > ns/1e6+int64(2e9/hz)+2 {
+				t.Errorf("%d Hz: %d ns come back as %d", hz, ns, back)
+			}
+		}
+	}
+	tscHz, nsMult, tscMult = 0, 0, 0
+}
+
+// The trampoline's operands are patched by offset.
+func TestTrampolineOffsets(t *testing.T) {
+	if trampoline[trampJump-2] != 0x66 || trampoline[trampJump-1] != 0xea || trampoline[trampJump+4] != selCode {
+		t.Error("trampJump is not the far jump's operand")
+	}
+	if trampoline[trampLong] != 0x66 || trampoline[trampLong+1] != 0xb8 {
+		t.Error("trampLong is not the first 64-bit instruction")
+	}
+	for _, o := range []int{trampStack, trampCPU, trampEntry} {
+		if trampoline[o-4] != 0x48 || trampoline[o-3] != 0x8b || trampoline[o-1] != 0x25 {
+			t.Errorf("%d is not a load's operand", o)
+		}
+	}
+}
+
+func TestEachFreeLeavesReservedSpansOut(t *testing.T) {
+	save, n := reserved, nreserved
+	defer func() { reserved, nreserved = save, n }()
+	reserved[0], reserved[1], reserved[2] = span{0x5000, 0x7000}, span{0x1000, 0x2000}, span{0x6000, 0x9000}
+	nreserved = 3
+	var got []span
+	eachFree(0, 0x10000, func(a, b uint64) { got = append(got, span{a, b}) })
+	want := []span{{0, 0x1000}, {0x2000, 0x5000}, {0x9000, 0x10000}}
+	if len(got) != len(want) || got[0] != want[0] || got[1] != want[1] || got[2] != want[2] {
+		t.Errorf("got %x, want %x", got, want)
+	}
+}
+
+func TestMedian(t *testing.T) {
+	for _, v := range [][3]uint64{{1, 2, 3}, {3, 1, 2}, {2, 3, 1}, {2, 2, 9}} {
+		if median(v) != 2 {
+			t.Errorf("median of %v is %d", v, median(v))
+		}
+	}
+}
