@@ -20,5 +20,7 @@
 // task switches, keeps a guest's breakpoints when the guest is left and aborts when one
 // is hit then (so guests have none there, vcpu.go), and leaves P out of a reserved-bit fault and the address size out of
 // IOIO's information (exit.go). It is known by having no next-RIP saving, which every
-// processor with nested paging has.
+// processor with nested paging has. Bochs (seen: 2.7, model ryzen) does not load CR2
+// (world_amd64.s), nor take the next RIP for an injected INT n (event.go), nor save
+// DR6 when #DB is intercepted (exit.go).
 package svm

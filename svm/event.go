@@ -90,13 +90,12 @@ func (v *VCPU) armEvent() {
 		return
 	}
 	if e.Len != 0 {
-		// The handler returns behind the instruction: with next-RIP saving
-		// the processor takes that from the VMCB, else it takes RIP.
-		m.nextRIP = m.rip + uint64(e.Len)
-		if e.Type != vcpu.EventSoft || !v.space.b.has(featNextRIP) {
-			m.rip = m.nextRIP
-			e.Len = 0
-		}
+		// The handler returns behind the instruction. A processor with
+		// next-RIP saving takes that from there, others (and Bochs 2.7)
+		// take RIP.
+		m.rip += uint64(e.Len)
+		m.nextRIP = m.rip
+		e.Len = 0
 	}
 	m.eventInj = uint64(e.Vector) | uint64(hardwareType(e.Type))<<8 | eventValid
 	if e.HasError {

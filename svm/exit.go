@@ -70,7 +70,12 @@ func (v *VCPU) handle(e *vcpu.Exit) bool {
 		return false
 	case exitException + vcpu.VecDB:
 		v.queue(vcpu.Event{Valid: true, Type: vcpu.EventException, Vector: vcpu.VecDB})
-		return false // DR6 says why already
+		const causes, bs = 0xe00f, 1 << 14
+		if m.dr6&causes == 0 && m.rflags&flagTF != 0 {
+			m.dr6 |= bs // Bochs 2.7 intercepts before it says why
+			v.clean &^= cleanDR
+		}
+		return false
 	case exitException + vcpu.VecAC:
 		v.queue(vcpu.Event{Valid: true, Type: vcpu.EventException, Vector: vcpu.VecAC, HasError: true})
 		return false

@@ -151,7 +151,7 @@ func run(arg unsafe.Pointer) {
 		c.tscAux = v.tscAux
 		kernel.WriteMSR(msrTSCAux, v.tscAux)
 	}
-	v.host = c.host.Phys
+	v.host, v.cr2 = c.host.Phys, v.vm.cr2
 	enter(&v.world)
 	if v.drLive {
 		saveDR(&v.dr)

@@ -12,6 +12,7 @@ type world struct {
 	xmask uint64  // components switched: all of the host's XCR0 that guests may have
 	gxcr0 uint64  // XCR0 as the guest sees it
 	hxcr0 uint64
+	cr2   uint64
 	opt   uint64 // 1: XSAVEOPT exists
 	spy   uint64 // 1: see what the guest has made of XCR0, since XSETBV does not exit
 }

@@ -37,6 +37,14 @@ TEXT ·enter(SB), NOSPLIT, $24-8
 	XORL	CX, CX
 	XSETBV
 sameIn:
+	// VMRUN loads CR2 from the VMCB, but not in Bochs 2.7. It seldom differs: only
+	// a page fault of the host changes it between an exit and the next entry.
+	MOVQ	CR2, AX
+	CMPQ	AX, world_cr2(DI)
+	JEQ	sameCR2
+	MOVQ	world_cr2(DI), AX
+	MOVQ	AX, CR2
+sameCR2:
 	CLGI
 	STI	// physical interrupts end the guest: VMRUN saves this IF
 	MOVQ	world_host(DI), AX
