@@ -137,7 +137,14 @@ func (b Bochs) config(s Spec, disc, serial string) string {
 	if s.Reboots {
 		reset = 1
 	}
-	line(`cpu: model=%s, count=%d, ips=10000000, reset_on_triple_fault=%d, ignore_bad_msrs=1`, b.CPU, s.CPUs, reset)
+	// A guest's timer ticks 250 times a second and costs some 20,000 instructions of the host each time: with too few
+	// in a second there is nothing left for the guest. But the e1000 takes one frame a millisecond of this clock, so
+	// with too many it is slow.
+	ips := 50_000_000
+	if s.NIC != nil {
+		ips = 25_000_000
+	}
+	line(`cpu: model=%s, count=%d, ips=%d, reset_on_triple_fault=%d, ignore_bad_msrs=1`, b.CPU, s.CPUs, ips, reset)
 	line(`memory: guest=%d, host=%d`, s.MemoryMiB, s.MemoryMiB)
 	line(`clock: sync=none`)
 	line(`panic: action=fatal`)
