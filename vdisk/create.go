@@ -92,8 +92,28 @@ func Create(b Backing, o CreateOptions) error {
 	if err := b.Truncate(0); err != nil {
 		return err
 	}
+	kept, err := b.Size()
+	if err != nil {
+		return err
+	}
 	if err := b.Truncate(end); err != nil {
 		return err
+	}
+	if kept != 0 {
+		// A device keeps its bytes: no old header may outlive what it spoke of,
+		// and no block may show them.
+		from, to := int64(0), int64(headerSectionSize)
+		for range 2 {
+			for at := from; at < to; at += int64(len(zeroes)) {
+				if _, err := b.WriteAt(zeroes[:min(to-at, int64(len(zeroes)))], at); err != nil {
+					return fmt.Errorf("vdisk: create: offset %#x: %w", at, err)
+				}
+			}
+			if err := b.Flush(); err != nil {
+				return err
+			}
+			from, to = first, end
+		}
 	}
 	regions := encodeRegions([]region{
 		{ID: regionBAT, Offset: uint64(batAt), Length: uint32(batLen), Required: true},

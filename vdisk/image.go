@@ -16,7 +16,8 @@ type Options struct {
 	// MetaPages bounds the metadata held in memory, in pages of 4 KiB; zero
 	// means 4096.
 	MetaPages int
-	// Capacity of a backing that can not grow, such as a partition; zero if it can.
+	// Capacity of a backing that can not grow, such as a partition; zero if it
+	// can. A backing with a method Capacity() int64 says it itself.
 	Capacity int64
 	depth    int
 }
@@ -115,15 +116,18 @@ func Open(b Backing, o Options) (im *Image, err error) {
 		im.meta.limit = defaultMetaPages
 	}
 	im.meta.read = func(p []byte, off int64) error { _, err := im.b.ReadAt(p, off); return err }
-	end := max(roundUp(size, mib), im.structuresEnd())
+	if c, ok := b.(interface{ Capacity() int64 }); ok && o.Capacity == 0 {
+		o.Capacity = c.Capacity()
+	}
 	if o.Capacity != 0 {
-		// Nothing tells the end of the data but the data itself.
-		if end, err = im.usedEnd(); err != nil {
-			return nil, err
-		}
 		size = o.Capacity
 	}
-	im.space = space{b: b, limit: o.Capacity, end: end, size: size}
+	im.space = space{b: b, limit: o.Capacity, size: size}
+	if !im.ro {
+		if err := im.findSpace(size); err != nil {
+			return nil, err
+		}
+	}
 	im.j = journal{b: b, off: int64(im.hdr.LogOffset), length: int64(im.hdr.LogLength), flushed: size}
 	if im.p.HasParent {
 		if err := im.openParent(o); err != nil {
@@ -209,15 +213,6 @@ func (im *Image) readRegions(size int64) error {
 	return nil
 }
 
-// structuresEnd is the end of the log and the regions.
-func (im *Image) structuresEnd() int64 {
-	end := max(int64(headerSectionSize), int64(im.hdr.LogOffset)+int64(im.hdr.LogLength))
-	for _, r := range im.regions {
-		end = max(end, int64(r.Offset)+int64(r.Length))
-	}
-	return end
-}
-
 // entry reads block n's BAT entry and checks what it says.
 func (im *Image) entry(n uint64) (batEntry, error) {
 	off := im.batOff + 8*int64(im.g.batIndex(n))
@@ -232,34 +227,13 @@ func (im *Image) entry(n uint64) (batEntry, error) {
 		if e.state() == partial && !im.p.HasParent {
 			return 0, corrupt(off, "block %d is partially present in an image without a parent", n)
 		}
-		if e.offset() < im.structuresFloor() {
+		if e.offset() < headerSectionSize {
 			return 0, corrupt(off, "block %d lies at %#x, among the headers", n, e.offset())
 		}
 	default:
 		return 0, corrupt(off, "block %d has reserved state %d", n, e.state())
 	}
 	return e, nil
-}
-
-func (im *Image) structuresFloor() int64 { return headerSectionSize }
-
-// usedEnd scans the BAT for the end of the last block.
-func (im *Image) usedEnd() (int64, error) {
-	end := im.structuresEnd()
-	for i := uint64(0); i < im.g.entries; i++ {
-		w, err := im.meta.word(im.batOff + 8*int64(i))
-		if err != nil {
-			return 0, err
-		}
-		n := int64(im.p.BlockSize)
-		if im.p.HasParent && (i+1)%(im.g.chunkRatio+1) == 0 {
-			n = bitmapSize
-		}
-		if e := batEntry(w); e.state() == present || e.state() == partial {
-			end = max(end, e.offset()+n)
-		}
-	}
-	return end, nil
 }
 
 // fail makes err the answer to all further writes: memory is ahead of the file and

@@ -357,7 +357,16 @@ func (im *Image) needBitmap(block uint64) error {
 
 var zeroes [256 * kib]byte
 
+// zeroFile makes a range of the file zero, by a hole where the backing has them.
 func (im *Image) zeroFile(off, n int64) error {
+	if lo, hi := roundUp(off, 64*kib), (off+n)&^(64*kib-1); hi > lo && n > int64(len(zeroes)) && !im.p.LeaveAllocated {
+		if zero, err := im.b.Trim(lo, hi-lo); err == nil && zero {
+			if err := im.zeroFile(off, lo-off); err != nil {
+				return err
+			}
+			off, n = hi, off+n-hi
+		}
+	}
 	for n > 0 {
 		m := min(n, int64(len(zeroes)))
 		if _, err := im.b.WriteAt(zeroes[:m], off); err != nil {

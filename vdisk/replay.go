@@ -46,6 +46,9 @@ func (l *logReader) entry(at int64, guid GUID, withData bool) (e logEntry, size 
 	if !ok || GUID(h[32:48]) != guid {
 		return e, 0, false, nil
 	}
+	if size > maxEntry {
+		return e, 0, false, unsupported(l.off+at, "a log entry of %d bytes, more than %d MiB", size, maxEntry/mib)
+	}
 	b := make([]byte, size)
 	if err := l.read(b, at); err != nil {
 		return e, 0, false, err
@@ -115,6 +118,12 @@ func (l *logReader) findSequence(guid GUID) (s sequence, err error) {
 // maxOverlay bounds what a read-only opening keeps in memory of a log.
 const maxOverlay = 512 * mib
 
+// maxGrowth is how much a replay may lengthen a file: more than any disk needs.
+const maxGrowth = 2 * maxDisk
+
+// maxEntry bounds the memory that one log entry takes to read.
+const maxEntry = 256 * mib
+
 // replay brings a file that was not closed up to date (2.3.3): in place, or, for
 // a read-only opening, in memory.
 func (im *Image) replay(size int64) error {
@@ -127,7 +136,7 @@ func (im *Image) replay(size int64) error {
 		return err
 	}
 	newest := s.entries[len(s.entries)-1]
-	if newest.flushed > maxFileEnd || newest.last > maxFileEnd {
+	if limit := uint64(size) + maxGrowth; newest.flushed > limit || newest.last > limit {
 		return corrupt(l.off+newest.at, "the log speaks of a file of %d bytes", max(newest.flushed, newest.last))
 	}
 	if uint64(size) < newest.flushed {
@@ -141,6 +150,7 @@ func (im *Image) replay(size int64) error {
 	} else if err := im.begin(false); err != nil {
 		return err
 	}
+	end := size // as far as anything may be written by now
 	for _, e := range s.entries {
 		entry, _, ok, err := l.entry(e.at, im.hdr.LogGUID, true)
 		if err != nil {
@@ -150,6 +160,14 @@ func (im *Image) replay(size int64) error {
 			return corrupt(l.off+e.at, "a log entry changed while it was being read")
 		}
 		for _, w := range entry.Writes {
+			if w.Data != nil {
+				if uint64(w.Offset) > uint64(size)+maxGrowth {
+					return corrupt(l.off+e.at, "a log entry writes to %#x, far beyond the file's end %#x", w.Offset, size)
+				}
+				end = max(end, w.Offset+logSector)
+			}
+			// Beyond the end all is zero.
+			w.Zeroes = max(0, min(w.Zeroes, end-w.Offset))
 			if err := apply(target, w); err != nil {
 				return err
 			}

@@ -138,10 +138,14 @@ func (s *space) fileEnd() int64 {
 	return s.size
 }
 
-// trimEnd gives back what was allocated ahead.
+// trimEnd gives back what was allocated ahead, and what is free at the end.
 func (s *space) trimEnd() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if n := len(s.free); n > 0 && s.free[n-1].off+s.free[n-1].n == s.end {
+		s.end = s.free[n-1].off
+		s.free = s.free[:n-1]
+	}
 	if s.limit != 0 || s.end >= s.size {
 		return nil
 	}

@@ -1,0 +1,198 @@
+package vdisk
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"unsafe"
+)
+
+// FileOptions say how OpenFile opens.
+type FileOptions struct {
+	ReadOnly bool
+	// Create makes the file; one that is there already is refused.
+	Create bool
+	// Direct passes aligned transfers by the page cache (O_DIRECT).
+	Direct bool
+}
+
+// ErrInUse is in the error of a second writer.
+var ErrInUse = errors.New("in use by another process or another opening")
+
+// A File is a Backing on a file or a block device of Linux. It is locked against
+// other writers, and by a writer against readers, as long as it is open (flock: all
+// of Godwit's tools honour it).
+type File struct {
+	f      *os.File
+	direct *os.File // the same, O_DIRECT; nil without
+	fixed  int64    // size of a block device; 0 for files
+}
+
+// OpenFile opens a file as a backing.
+func OpenFile(path string, o FileOptions) (*File, error) {
+	flags, lock := os.O_RDWR, syscall.LOCK_EX
+	if o.ReadOnly {
+		flags, lock = os.O_RDONLY, syscall.LOCK_SH
+	}
+	if o.Create {
+		flags |= os.O_CREATE | os.O_EXCL
+	}
+	f, err := os.OpenFile(path, flags, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	b := &File{f: f}
+	if err := syscall.Flock(int(f.Fd()), lock|syscall.LOCK_NB); err != nil {
+		f.Close()
+		if err == syscall.EWOULDBLOCK {
+			err = ErrInUse
+		}
+		return nil, fmt.Errorf("%s: %w; stop what uses it, or open it read-only where nobody writes", path, err)
+	}
+	st, err := f.Stat()
+	if err == nil && st.Mode()&os.ModeDevice != 0 {
+		b.fixed, err = f.Seek(0, io.SeekEnd)
+	} else if err == nil && !st.Mode().IsRegular() {
+		err = fmt.Errorf("%s is neither a file nor a block device", path)
+	}
+	if err == nil && o.Direct {
+		if b.direct, err = os.OpenFile(path, flags&^(os.O_CREATE|os.O_EXCL)|syscall.O_DIRECT, 0); err != nil {
+			err = fmt.Errorf("%w (this file system may not know direct I/O)", err)
+		}
+	}
+	if err != nil {
+		b.Close()
+		return nil, err
+	}
+	return b, nil
+}
+
+// Capacity is the size of a block device, zero for a file.
+func (b *File) Capacity() int64 { return b.fixed }
+
+func (b *File) Size() (int64, error) {
+	if b.fixed != 0 {
+		return b.fixed, nil
+	}
+	st, err := b.f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return st.Size(), nil
+}
+
+// directAlign suits all devices there are.
+const directAlign = 4096
+
+func (b *File) pick(p []byte, off int64) *os.File {
+	if b.direct != nil && len(p) > 0 && (int64(uintptr(unsafe.Pointer(unsafe.SliceData(p))))|off|int64(len(p)))%directAlign == 0 {
+		return b.direct
+	}
+	return b.f
+}
+
+func (b *File) ReadAt(p []byte, off int64) (int, error)  { return b.pick(p, off).ReadAt(p, off) }
+func (b *File) WriteAt(p []byte, off int64) (int, error) { return b.pick(p, off).WriteAt(p, off) }
+
+func (b *File) Flush() error {
+	if err := syscall.Fdatasync(int(b.f.Fd())); err != nil {
+		return &os.PathError{Op: "fdatasync", Path: b.f.Name(), Err: err}
+	}
+	return nil
+}
+
+// fallocate(2)
+const (
+	fallocKeepSize  = 1
+	fallocPunchHole = 2
+)
+
+// Trim punches a hole. On what can not have holes it does nothing.
+func (b *File) Trim(off, n int64) (bool, error) {
+	err := syscall.Fallocate(int(b.f.Fd()), fallocPunchHole|fallocKeepSize, off, n)
+	switch err {
+	case nil:
+		return true, nil
+	case syscall.EOPNOTSUPP, syscall.ENOSYS, syscall.ENODEV:
+		return false, nil
+	}
+	return false, &os.PathError{Op: "fallocate", Path: b.f.Name(), Err: err}
+}
+
+func (b *File) Truncate(size int64) error {
+	if b.fixed != 0 {
+		if size > b.fixed {
+			return fmt.Errorf("%w: %s has %d bytes, %d are needed", ErrNoSpace, b.f.Name(), b.fixed, size)
+		}
+		return nil
+	}
+	return b.f.Truncate(size)
+}
+
+func (b *File) Close() error {
+	var err error
+	if b.direct != nil {
+		err = b.direct.Close()
+	}
+	return errors.Join(err, b.f.Close())
+}
+
+// OpenPath opens the image in a file, and its parents by the paths that the
+// locators name: relative ones from the directory of the child, then absolute ones.
+func OpenPath(path string, o Options, fo FileOptions) (*Image, error) {
+	fo.ReadOnly = o.ReadOnly
+	b, err := OpenFile(path, fo)
+	if err != nil {
+		return nil, err
+	}
+	if o.Parent == nil {
+		o.Parent = parentFinder(path)
+	}
+	im, err := Open(b, o)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return im, nil
+}
+
+// parentFinder resolves one chain of parents, from child to child's parent.
+func parentFinder(child string) func([]ParentPath) (Backing, error) {
+	var seen []os.FileInfo
+	if st, err := os.Stat(child); err == nil {
+		seen = append(seen, st)
+	}
+	return func(paths []ParentPath) (Backing, error) {
+		var errs []error
+		for _, p := range paths {
+			if p.Kind == keyVolume {
+				continue // \\?\Volume{...} names nothing here
+			}
+			// Windows writes backslashes, and drives that do not exist here.
+			name := filepath.FromSlash(strings.ReplaceAll(p.Path, `\`, "/"))
+			if p.Kind == keyRelative {
+				name = filepath.Join(filepath.Dir(child), name)
+			}
+			st, err := os.Stat(name)
+			if err != nil {
+				errs = append(errs, err)
+				continue
+			}
+			for _, s := range seen {
+				if os.SameFile(s, st) {
+					return nil, corrupt(0, "the chain of parents leads back to %s: give the child its right parent", name)
+				}
+			}
+			b, err := OpenFile(name, FileOptions{ReadOnly: true})
+			if err != nil {
+				return nil, err
+			}
+			seen, child = append(seen, st), name
+			return b, nil
+		}
+		return nil, fmt.Errorf("the parent was not found, put it at one of these places: %w", errors.Join(errs...))
+	}
+}
