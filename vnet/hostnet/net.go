@@ -78,11 +78,13 @@ func newNet(cfg Config) *Net {
 	return n
 }
 
-// Buffers of TCP connections, tuned for migration: the default carries 1 Gb/s
-// over 16 ms, and growth goes on to what 10 Gb/s need over 6 ms.
+// Buffers of TCP connections, tuned for migration: the default carries 10 Gb/s
+// within a rack, where it takes less than 0.4 ms, and growth goes on to what they
+// need over 6 ms. A larger default only makes bursts that links with short queues
+// drop.
 const (
 	tcpBufferMin     = 4 << 10
-	tcpBufferDefault = 2 << 20
+	tcpBufferDefault = 512 << 10
 	tcpBufferMax     = 8 << 20
 )
 
