@@ -79,7 +79,7 @@ func (v *VCPU) Load(s *vcpu.State) error {
 	v.touched = false
 	v.lastCPU = nowhere // what is cached under its tag is another state's
 	v.reloadMSRs()
-	v.dead = nil
+	v.dead, v.trouble = nil, trouble{}
 	return nil
 }
 

@@ -327,6 +327,19 @@ func TestSkipWrapsOutside64BitMode(t *testing.T) {
 	run(t, v)
 }
 
+func TestRunRefusesARIPThatIsNotCanonical(t *testing.T) {
+	m, _, v := start(t)
+	load(t, v, long())
+	v.Regs().RIP = 1 << 50
+	var e vcpu.Exit
+	if err := v.Run(&e); err == nil || !strings.Contains(err.Error(), "RIP 0x4000000000000 is not canonical") {
+		t.Errorf("%v", err)
+	}
+	load(t, v, long())
+	m.guest = halt
+	run(t, v)
+}
+
 func TestControlRegisterBitsOfTheHost(t *testing.T) {
 	mov := func(cr, reg uint64) uint64 { return cr | reg<<crReg }
 	_, _, v := start(t)
