@@ -148,6 +148,8 @@ func (v *VCPU) settleEvent() {
 		e = v.injected
 	case e.Type == vcpu.EventSoft || e.Type == vcpu.EventException && (e.Vector == vcpu.VecBP || e.Vector == 4):
 		return // RIP is still at INT n, INT3 or INTO: it is executed again
+	case e.Type == vcpu.EventInterrupt || e.Type == vcpu.EventNMI:
+		return // all of those are injected; Bochs 2.7 says it of INT n
 	case checkEvent(e) != nil:
 		return // no processor could have been delivering that
 	}
