@@ -44,7 +44,7 @@ func demo(ctx context.Context, t *rig.T) error {
 	}
 	t.Logf("host1: starts a guest, %s", "Debian's cloud kernel with a workload that hashes its memory")
 	begin := time.Now()
-	spec := rig.GuestSpec{Name: guestName, CPUs: 1, MemoryMiB: 256, CommandLine: "guest=workload guest.mem=64M guest.rate=1000"}
+	spec := rig.GuestSpec{Name: guestName, CPUs: 1, MemoryMiB: 192, CommandLine: "guest=workload guest.mem=48M guest.rate=200"}
 	if err := p.hosts[0].StartGuest(ctx, spec); err != nil {
 		return err
 	}

@@ -93,7 +93,7 @@ func migrateBackAndForth(ctx context.Context, t *rig.T, moves int) error {
 	if err != nil {
 		return err
 	}
-	spec := rig.GuestSpec{Name: guestName, CPUs: 1, MemoryMiB: 192, CommandLine: "guest=workload guest.mem=32M guest.rate=500"}
+	spec := rig.GuestSpec{Name: guestName, CPUs: 1, MemoryMiB: 160, CommandLine: "guest=workload guest.mem=24M guest.rate=100"}
 	if err := p.hosts[0].StartGuest(ctx, spec); err != nil {
 		return err
 	}

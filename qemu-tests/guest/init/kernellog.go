@@ -12,7 +12,7 @@ import (
 var troubles = []string{
 	"soft lockup", "hard LOCKUP", "self-detected stall", "detected stalls", "rcu_sched kthread starved", "rcu_preempt kthread starved",
 	"blocked for more than", "Marking clocksource", "clocksource watchdog", "Machine check", "general protection fault",
-	"Oops", "BUG:", "WARNING:", "lost timer", "hrtimer: interrupt took",
+	"Oops", "BUG:", "WARNING:", "lost timer",
 }
 
 // trouble returns the text of a record of /dev/kmsg ("prefix;text") if it reports one.
