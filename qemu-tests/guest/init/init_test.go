@@ -94,6 +94,7 @@ func TestKernelTroubleIsRecognised(t *testing.T) {
 		"3,1,1,-;rcu: INFO: rcu_sched self-detected stall on CPU":                        "rcu: INFO: rcu_sched self-detected stall on CPU",
 		"6,1,1,-;clocksource: Switched to clocksource tsc":                               "",
 		"6,1,1,-;Linux version 6.1":                                                      "",
+		"4,1,1,-;hrtimer: interrupt took 21908077 ns":                                    "",
 	} {
 		if got, _ := trouble(record); got != want {
 			t.Errorf("%q gives %q, want %q", record, got, want)

@@ -15,6 +15,11 @@ var troubles = []string{
 	"Oops", "BUG:", "WARNING:", "lost timer",
 }
 
+// late is what Linux writes when an interrupt handler took long, once. Nothing is
+// lost by it, and a computer that lets the emulator wait is reason enough: it is
+// reported, not judged.
+const late = "hrtimer: interrupt took"
+
 // trouble returns the text of a record of /dev/kmsg ("prefix;text") if it reports one.
 func trouble(record string) (string, bool) {
 	_, text, _ := strings.Cut(record, ";")
@@ -43,6 +48,11 @@ func watchKernelLog(fail func(error)) {
 		case err != nil:
 			fail(fmt.Errorf("read /dev/kmsg: %w", err))
 			return
+		}
+		if strings.Contains(string(buf[:n]), late) {
+			_, text, _ := strings.Cut(string(buf[:n]), ";")
+			text, _, _ = strings.Cut(text, "\n")
+			say("remark: kernel said: %s", text)
 		}
 		if text, bad := trouble(string(buf[:n])); bad {
 			fail(fmt.Errorf("kernel said: %s", text))
