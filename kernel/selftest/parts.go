@@ -392,6 +392,7 @@ func startUnmap(_ int, s *shared) func() string {
 		for _, c := range ask {
 			close(c)
 		}
+		syscall.Munmap(b)
 		s.mu.Unlock()
 	}()
 	v := byte(0)
