@@ -77,6 +77,11 @@ type Match struct {
 // nothing for patience, or went on printing for ten times as long. Patience is in terms of the QEMU ground; slower
 // grounds scale it.
 func (c *Console) Expect(ctx context.Context, pattern *regexp.Regexp, patience time.Duration) (Match, error) {
+	return c.Await(ctx, fmt.Sprintf("%q", pattern), pattern, patience)
+}
+
+// Await is Expect for a pattern that does not tell by itself what is waited for.
+func (c *Console) Await(ctx context.Context, what string, pattern *regexp.Regexp, patience time.Duration) (Match, error) {
 	patience = time.Duration(float64(patience) * c.scale)
 	begin := c.clock()
 	quiet, seen := begin, 0
@@ -108,11 +113,11 @@ func (c *Console) Expect(ctx context.Context, pattern *regexp.Regexp, patience t
 			why = fmt.Errorf("not seen in %v", 10*patience)
 		}
 		if why != nil {
-			return Match{}, fmt.Errorf("%s: waiting for %q: %w; last lines:\n%s", c.name, pattern, why, c.Tail(12))
+			return Match{}, fmt.Errorf("%s: waiting for %s: %w; last lines:\n%s", c.name, what, why, c.Tail(12))
 		}
 		select {
 		case <-ctx.Done():
-			return Match{}, fmt.Errorf("%s: waiting for %q: %w", c.name, pattern, context.Cause(ctx))
+			return Match{}, fmt.Errorf("%s: waiting for %s: %w", c.name, what, context.Cause(ctx))
 		case <-change:
 		case <-time.After(100 * time.Millisecond):
 		}

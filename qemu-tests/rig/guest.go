@@ -78,7 +78,7 @@ func (h *Host) GuestExpect(ctx context.Context, name, typing string, pattern *re
 	if err := h.Send(leave); err != nil {
 		return m, err
 	}
-	_, err = h.Expect(ctx, prompt, CommandPatience)
+	_, err = h.Await(ctx, "the prompt", prompt, CommandPatience)
 	return m, err
 }
 

@@ -46,10 +46,10 @@ func (t *T) Host(ctx context.Context, s machine.Spec) (*Host, error) {
 }
 
 func (h *Host) awaitReady(ctx context.Context, patience time.Duration) error {
-	if _, err := h.Expect(ctx, readyLine, patience); err != nil {
+	if _, err := h.Await(ctx, "the line `godwit: ready`", readyLine, patience); err != nil {
 		return err
 	}
-	if _, err := h.Expect(ctx, prompt, CommandPatience); err != nil {
+	if _, err := h.Await(ctx, "the prompt", prompt, CommandPatience); err != nil {
 		return err
 	}
 	h.Ready = time.Since(h.Start)
@@ -67,7 +67,7 @@ func (h *Host) Do(ctx context.Context, command string, patience time.Duration) (
 	if err := h.Send(command + "\r"); err != nil {
 		return "", err
 	}
-	m, err := h.Expect(ctx, reply(command), patience)
+	m, err := h.Await(ctx, "the end of `"+command+"`", reply(command), patience)
 	if err != nil {
 		return "", err
 	}
