@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"runtime/debug"
 	"unsafe"
 
 	"godwit/kernel/internal/acpi"
@@ -171,6 +172,16 @@ func initialStack() uintptr {
 		st64(sp+8*uintptr(i), uint64(v[i]))
 	}
 	return sp
+}
+
+// maxGoStack bounds a goroutine's stack. The runtime's own bound, 1 GiB, would take
+// all memory of a small machine before a runaway recursion is told as one.
+const maxGoStack = 64 << 20
+
+func init() {
+	if running {
+		debug.SetMaxStack(maxGoStack)
+	}
 }
 
 // CommandLine is the host's command line without the image's own name or URL.

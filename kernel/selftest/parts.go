@@ -250,7 +250,9 @@ func startTimers(w int, s *shared) func() string {
 		if took < d {
 			return fmt.Sprintf("slept %v instead of %v", took, d)
 		}
-		if took > d+5*time.Second {
+		// An emulator with more CPUs than its machine may be seconds late under all
+		// this load; a timer that was lost would not come at all.
+		if took > d+time.Minute {
 			return fmt.Sprintf("slept %v instead of %v", took, d)
 		}
 		if time.Now().UnixNano() < wall {

@@ -3,8 +3,8 @@
 //
 //	go run ./boot/mkimage -o /tmp/k -pkg ./kernel/internal/testimage
 //
-// The command line says what it does: selftest=SECONDS, only=PART,PART, crash=KIND
-// and off=1.
+// The command line says what it does: selftest=SECONDS, only=PART,PART, crash=KIND,
+// off=1, and bench=1, which under QEMU's -icount shift=0 counts instructions.
 package main
 
 import (
@@ -14,6 +14,7 @@ import (
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -36,6 +37,8 @@ func main() {
 			o.Duration = time.Duration(n) * time.Second
 		case "crash":
 			crash(val)
+		case "bench":
+			bench()
 		case "off":
 			kernel.PowerOff()
 		case "only":
@@ -92,3 +95,37 @@ func inKernel(unsafe.Pointer) { *(*int)(unsafe.Add(unsafe.Pointer(nil), uintptr(
 func deepKernel(unsafe.Pointer) { sum = deep(1) }
 
 var sum int
+
+func nothing(unsafe.Pointer) {}
+
+// bench tells what the kernel's ways in and out cost, in TSC ticks.
+func bench() {
+	const n = 1000
+	for _, b := range []struct {
+		name string
+		f    func()
+	}{
+		{"Privileged", func() { kernel.Privileged(nothing, nil) }},
+		{"getpid", func() { syscall.RawSyscall(syscall.SYS_GETPID, 0, 0, 0) }},
+		{"gosched", runtime.Gosched},
+	} {
+		for range n / 10 {
+			b.f()
+		}
+		t := kernel.TSC()
+		for range n {
+			b.f()
+		}
+		fmt.Printf("%s: %d ticks\n", b.name, (kernel.TSC()-t)/n)
+	}
+	m, err := syscall.Mmap(-1, 0, n*4096, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	t := kernel.TSC()
+	for i := range n {
+		m[i*4096] = 1
+	}
+	fmt.Printf("page fault: %d ticks\n", (kernel.TSC()-t)/n)
+}
