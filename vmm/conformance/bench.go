@@ -133,7 +133,10 @@ func benches(b vcpu.Backend) []bench {
 	}
 	dirty := slat.NewBitmap(limit)
 	interrupt := vcpu.Event{Valid: true, Vector: 0x41}
-	handled := func(m *machine) { m.handler(0x41, gIRET64) }
+	handled := func(m *machine) {
+		m.handler(0x41, gIRET64)
+		m.cpu.Regs().RFLAGS |= 1 << 9 // VT-x enters with an interrupt only if IF is set
+	}
 	return []bench{
 		{name: "CPUID", guest: gLoopCPUID, exit: expect(vcpu.ExitCPUID, 2)},
 		{name: "RDMSR", guest: gLoopRDMSR, exit: expect(vcpu.ExitRDMSR, 2), ready: unknownMSR},
