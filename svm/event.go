@@ -126,37 +126,22 @@ func hardwareType(t vcpu.EventType) vcpu.EventType {
 	return t
 }
 
-// settleEvent looks at what the exit did to the event that was being delivered,
-// whether it was injected or the guest's own (APM 15.7.2).
+// settleEvent looks at what the exit did to the event that was being delivered (APM
+// 15.7.2). An injected one is queued again. The guest's own needs nothing: RIP is
+// still at the instruction that faulted, or at INT n, INT3 or INTO, which is executed
+// again. (Interrupts, NMIs and traps are all injected. TCG leaves the low bits as
+// they were if bit 31 is clear, and Bochs 2.7 does when it was INT n.)
 func (v *VCPU) settleEvent() {
 	info := v.vm.exitIntInfo
-	if v.pending.Valid {
-		v.pending = vcpu.Event{}
-	}
-	if info&eventValid == 0 { // TCG leaves the other bits as they were
+	v.pending = vcpu.Event{}
+	e := &v.injected
+	if info&eventValid == 0 || !e.Valid || e.Vector != uint8(info) || hardwareType(e.Type) != vcpu.EventType(info>>8&7) {
 		return
-	}
-	e := vcpu.Event{
-		Valid:    true,
-		Type:     vcpu.EventType(info >> 8 & 7),
-		Vector:   uint8(info),
-		HasError: info&eventError != 0,
-		Error:    uint32(info >> 32),
-	}
-	switch {
-	case v.injected.Valid && v.injected.Vector == e.Vector && hardwareType(v.injected.Type) == e.Type:
-		e = v.injected
-	case e.Type == vcpu.EventSoft || e.Type == vcpu.EventException && (e.Vector == vcpu.VecBP || e.Vector == 4):
-		return // RIP is still at INT n, INT3 or INTO: it is executed again
-	case e.Type == vcpu.EventInterrupt || e.Type == vcpu.EventNMI:
-		return // all of those are injected; Bochs 2.7 says it of INT n
-	case checkEvent(e) != nil:
-		return // no processor could have been delivering that
 	}
 	if e.Type == vcpu.EventNMI {
 		v.nmiBlocked = false // it has not begun
 	}
-	v.pending = e
+	v.pending = *e
 }
 
 // armWindows makes the hardware tell when a request can be satisfied.
@@ -168,9 +153,11 @@ func (v *VCPU) armWindows() {
 		// V_IRQ waits for IF only; for CR8 the guest's writes to it exit.
 		v.wantCR8(want)
 		want = want && v.regs.CR8 < uint64(v.window)
-		if want && v.shadow() {
-			v.stepping, want = true, false // VMRUN does not load the shadow
-		}
+	}
+	if want && v.shadow() {
+		// TCG's VMRUN does not load the shadow, and Bochs 2.7 does not look
+		// for V_IRQ when it ends.
+		v.stepping, want = true, false
 	}
 	if want {
 		vintr |= vIRQ | uint64(v.window)<<vPrioShift

@@ -70,9 +70,9 @@ func (v *VCPU) handle(e *vcpu.Exit) bool {
 		return false
 	case exitException + vcpu.VecDB:
 		v.queue(vcpu.Event{Valid: true, Type: vcpu.EventException, Vector: vcpu.VecDB})
-		const causes, bs = 0xe00f, 1 << 14
-		if m.dr6&causes == 0 && m.rflags&flagTF != 0 {
-			m.dr6 |= bs // Bochs 2.7 intercepts before it says why
+		const causes = 0xe00f
+		if m.dr6&causes == 0 {
+			m.dr6 |= v.debugCause() // Bochs 2.7 intercepts before it says why
 			v.clean &^= cleanDR
 		}
 		return false
@@ -98,6 +98,21 @@ func (v *VCPU) handle(e *vcpu.Exit) bool {
 		e.Value = code
 	}
 	return true
+}
+
+// debugCause is what DR6 should say of a #DB at RIP: a single step, or an execution
+// breakpoint of the guest.
+func (v *VCPU) debugCause() (dr6 uint64) {
+	m := v.vm
+	if m.rflags&flagTF != 0 {
+		dr6 = 1 << 14
+	}
+	for i, at := range v.dr {
+		if m.dr7>>(2*i)&3 != 0 && m.dr7>>(16+4*i)&3 == 0 && at == v.linear(0) {
+			dr6 |= 1 << i
+		}
+	}
+	return dr6
 }
 
 // queue makes an exception of the instruction at hand the next event. An exception

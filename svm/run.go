@@ -61,7 +61,7 @@ func (v *VCPU) Run(e *vcpu.Exit) error {
 			return v.report(e, vcpu.ExitInterruptWindow)
 		}
 		m.rax, m.rsp, m.rip, m.rflags = v.regs.GPR[vcpu.RAX], v.regs.GPR[vcpu.RSP], v.regs.RIP, v.regs.RFLAGS
-		if v.pending.Valid || m.eventInj != 0 {
+		if v.pending.Valid || v.injected.Valid {
 			v.armEvent()
 		}
 		if v.watching || v.window != 0 || v.wantNMI || v.nmiBlocked || v.stepping {
