@@ -1,0 +1,329 @@
+package vdisk
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// A Kind is what a request asks for.
+type Kind uint8
+
+const (
+	Read Kind = iota + 1
+	Write
+	WriteFUA // durable when done
+	FlushAll // every request done before it was submitted is durable
+	Discard
+	WriteZeroes
+)
+
+func (k Kind) String() string {
+	switch k {
+	case Read:
+		return "read"
+	case Write:
+		return "write"
+	case WriteFUA:
+		return "write with FUA"
+	case FlushAll:
+		return "flush"
+	case Discard:
+		return "discard"
+	case WriteZeroes:
+		return "write zeroes"
+	}
+	return fmt.Sprintf("request of kind %d", uint8(k))
+}
+
+// Status of a request. The last three are final, and reached exactly once.
+//
+//	Idle ──Submit──> Queued ──worker──> Running ──> Done
+//	                   │                   └──────> Failed
+//	                   └──Cancel, Quiesce──> Cancelled
+type Status uint32
+
+const (
+	Idle Status = iota
+	Queued
+	Running
+	Done
+	Failed
+	Cancelled
+)
+
+func (s Status) String() string {
+	switch s {
+	case Idle:
+		return "idle"
+	case Queued:
+		return "queued"
+	case Running:
+		return "running"
+	case Done:
+		return "done"
+	case Failed:
+		return "failed"
+	case Cancelled:
+		return "cancelled"
+	}
+	return fmt.Sprintf("status %d", uint32(s))
+}
+
+// A Request is one transfer. Its owner fills it in, submits it, and has it back,
+// to use again, when Complete is called.
+type Request struct {
+	Kind   Kind
+	Offset int64
+	// Buffers are what Read fills and the writes send, one after the other;
+	// each is whole sectors.
+	Buffers [][]byte
+	Length  int64 // of Discard and WriteZeroes
+	// Complete is called exactly once for each submission, by a worker or by
+	// whoever cancels. A cancelled request has not touched the medium, and
+	// will not. It must not block.
+	Complete func(*Request)
+
+	err    error
+	status atomic.Uint32
+	queue  *Queue
+	next   *Request // in the queue
+	prev   *Request
+}
+
+// Status now; Done, Failed and Cancelled are final.
+func (r *Request) Status() Status { return Status(r.status.Load()) }
+
+// Err is why a request failed, ErrCancelled if it was cancelled.
+func (r *Request) Err() error { return r.err }
+
+// Errors of Submit.
+var (
+	ErrQuiesced = errors.New("the queue is quiesced")
+	ErrBusy     = errors.New("the request is in a queue already")
+)
+
+// A Queue runs requests of one image, several at a time and in no order: who needs
+// one waits for completions. An image may have many queues; they share nothing but
+// the image.
+type Queue struct {
+	im *Image
+
+	mu       sync.Mutex
+	work     sync.Cond // a request came, or the queue closes
+	idle     sync.Cond // nothing is queued or running
+	first    *Request
+	last     *Request
+	running  int
+	stopped  int // Quiesce calls not resumed
+	closed   bool
+	finished sync.WaitGroup
+}
+
+// NewQueue makes a queue with that many workers; zero means 4 times the CPUs.
+func (im *Image) NewQueue(workers int) *Queue {
+	if workers <= 0 {
+		workers = 4 * runtime.NumCPU()
+	}
+	q := &Queue{im: im}
+	q.work.L, q.idle.L = &q.mu, &q.mu
+	q.finished.Add(workers)
+	for range workers {
+		go q.worker()
+	}
+	return q
+}
+
+// Submit queues a request. If it returns an error the request was not taken, and
+// Complete will not be called.
+func (q *Queue) Submit(r *Request) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	switch {
+	case q.closed:
+		return ErrClosed
+	case q.stopped > 0:
+		return ErrQuiesced
+	case r.Complete == nil:
+		return errors.New("vdisk: a request without Complete")
+	}
+	switch s := r.Status(); s {
+	case Idle, Done, Failed, Cancelled:
+		if !r.status.CompareAndSwap(uint32(s), uint32(Queued)) {
+			return ErrBusy
+		}
+	default:
+		return ErrBusy
+	}
+	r.err, r.queue, r.next, r.prev = nil, q, nil, q.last
+	if q.last != nil {
+		q.last.next = r
+	} else {
+		q.first = r
+	}
+	q.last = r
+	q.work.Signal()
+	return nil
+}
+
+// remove takes a queued request out. mu is held.
+func (q *Queue) remove(r *Request) {
+	if r.prev != nil {
+		r.prev.next = r.next
+	} else {
+		q.first = r.next
+	}
+	if r.next != nil {
+		r.next.prev = r.prev
+	} else {
+		q.last = r.prev
+	}
+	r.next, r.prev = nil, nil
+}
+
+// finish is the only way to a final status.
+func (r *Request) finish(s Status, err error) {
+	r.err = err
+	if !r.status.CompareAndSwap(uint32(Queued), uint32(s)) && !r.status.CompareAndSwap(uint32(Running), uint32(s)) {
+		panic(fmt.Sprintf("vdisk: a request became %v while it was %v", s, r.Status()))
+	}
+	r.Complete(r)
+}
+
+// Cancel takes a request back that no worker has begun; cancelled says whether it
+// did. Otherwise the request runs to its end, and says how it ended.
+func (q *Queue) Cancel(r *Request) (cancelled bool) {
+	q.mu.Lock()
+	if r.queue != q || r.Status() != Queued {
+		q.mu.Unlock()
+		return false
+	}
+	q.remove(r)
+	q.running++ // Quiesce waits until Complete has returned
+	q.mu.Unlock()
+	r.finish(Cancelled, ErrCancelled)
+	q.ended()
+	return true
+}
+
+func (q *Queue) ended() {
+	q.mu.Lock()
+	if q.running--; q.running == 0 && q.first == nil {
+		q.idle.Broadcast()
+	}
+	q.mu.Unlock()
+}
+
+func (q *Queue) worker() {
+	defer q.finished.Done()
+	for {
+		q.mu.Lock()
+		for q.first == nil && !q.closed {
+			q.work.Wait()
+		}
+		r := q.first
+		if r == nil {
+			q.mu.Unlock()
+			return
+		}
+		q.remove(r)
+		r.status.Store(uint32(Running))
+		q.running++
+		q.mu.Unlock()
+		if err := q.im.run(r); err != nil {
+			r.finish(Failed, err)
+		} else {
+			r.finish(Done, nil)
+		}
+		q.ended()
+	}
+}
+
+// Drain lets no new request in and waits until all that were submitted have ended.
+// Resume lets requests in again.
+func (q *Queue) Drain() {
+	q.mu.Lock()
+	q.stopped++
+	for q.running > 0 || q.first != nil {
+		q.idle.Wait()
+	}
+	q.mu.Unlock()
+}
+
+// CancelAll lets no new request in, cancels what no worker has begun, waits for the
+// rest, and returns the cancelled requests, in the order they came, to be submitted
+// elsewhere or after Resume. Complete has been called for each.
+func (q *Queue) CancelAll() []*Request {
+	q.mu.Lock()
+	q.stopped++
+	var back []*Request
+	for r := q.first; r != nil; r = q.first {
+		q.remove(r)
+		back = append(back, r)
+		q.running++
+		q.mu.Unlock()
+		r.finish(Cancelled, ErrCancelled)
+		q.mu.Lock()
+		q.running--
+	}
+	for q.running > 0 || q.first != nil {
+		q.idle.Wait()
+	}
+	q.idle.Broadcast()
+	q.mu.Unlock()
+	return back
+}
+
+// Resume undoes one Drain or CancelAll.
+func (q *Queue) Resume() {
+	q.mu.Lock()
+	if q.stopped--; q.stopped < 0 {
+		q.mu.Unlock()
+		panic("vdisk: Resume of a queue that is not quiesced")
+	}
+	q.mu.Unlock()
+}
+
+// Close drains the queue and ends its workers. The image stays open.
+func (q *Queue) Close() {
+	q.Drain()
+	q.mu.Lock()
+	q.closed = true
+	q.work.Broadcast()
+	q.mu.Unlock()
+	q.finished.Wait()
+}
+
+// run does what a request asks for.
+func (im *Image) run(r *Request) error {
+	switch r.Kind {
+	case FlushAll:
+		return im.Flush()
+	case Discard:
+		return im.Trim(r.Offset, r.Length)
+	case WriteZeroes:
+		return im.WriteZeroes(r.Offset, r.Length)
+	case Read, Write, WriteFUA:
+	default:
+		return fmt.Errorf("vdisk: a %v", r.Kind)
+	}
+	off := r.Offset
+	for _, b := range r.Buffers {
+		var err error
+		if r.Kind == Read {
+			_, err = im.ReadAt(b, off)
+		} else {
+			_, err = im.WriteAt(b, off)
+		}
+		if err != nil {
+			return err
+		}
+		off += int64(len(b))
+	}
+	if r.Kind == WriteFUA {
+		return im.Flush()
+	}
+	return nil
+}
