@@ -159,6 +159,15 @@ func OpenPath(path string, o Options, fo FileOptions) (*Image, error) {
 	return im, nil
 }
 
+// CheckPath checks the image in a file, with its parents found as OpenPath does.
+func CheckPath(path string) ([]Finding, error) {
+	b, err := OpenFile(path, FileOptions{ReadOnly: true})
+	if err != nil {
+		return nil, err
+	}
+	return Check(b, Options{Parent: parentFinder(path)})
+}
+
 // parentFinder resolves one chain of parents, from child to child's parent.
 func parentFinder(child string) func([]ParentPath) (Backing, error) {
 	var seen []os.FileInfo

@@ -20,6 +20,7 @@ type Options struct {
 	// can. A backing with a method Capacity() int64 says it itself.
 	Capacity int64
 	depth    int
+	orphan   bool // go without the parent: only Check does, which reads no data
 }
 
 // A ParentPath is one of a locator's entries.
@@ -129,7 +130,7 @@ func Open(b Backing, o Options) (im *Image, err error) {
 		}
 	}
 	im.j = journal{b: b, off: int64(im.hdr.LogOffset), length: int64(im.hdr.LogLength), flushed: size}
-	if im.p.HasParent {
+	if im.p.HasParent && !o.orphan {
 		if err := im.openParent(o); err != nil {
 			return nil, err
 		}

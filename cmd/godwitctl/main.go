@@ -20,6 +20,7 @@ import (
 const usage = `godwitctl runs a Godwit host's commands.
 
 usage: godwitctl -host ADDR[:PORT] [-json] COMMAND [ARGUMENT ...]
+       godwitctl disk COMMAND ...    works on disk images, on this machine
 
     godwitctl -host 192.0.2.10 help
     godwitctl -host 192.0.2.10 vm list -json
@@ -36,6 +37,9 @@ func main() {
 }
 
 func run() int {
+	if len(os.Args) > 1 && os.Args[1] == "disk" {
+		return disk(os.Args[2:])
+	}
 	flag.Usage = func() {
 		fmt.Fprint(os.Stderr, usage)
 		flag.PrintDefaults()

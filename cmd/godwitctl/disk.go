@@ -1,0 +1,479 @@
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/term"
+
+	"godwit/vdisk"
+)
+
+const diskUsage = `godwitctl disk works on disk images, on this machine.
+
+usage: godwitctl disk COMMAND [OPTION ...] FILE ...
+
+    create -size 100G web.vhdx                   an empty dynamic image
+    create -size 8G -fixed -sector 4096 db.vhdx
+    create -parent base.vhdx web.vhdx            a differencing image over base.vhdx
+    info web.vhdx
+    check web.vhdx                               looks, and changes nothing; status 3 if there is damage
+    convert disk.raw web.vhdx                    either way; formats by suffix, or by -from and -to
+    map web.vhdx                                 what lies where
+
+All take -json. No file that exists is overwritten.
+
+`
+
+// damaged is check's exit status, apart from 1 (it failed) and 2 (usage).
+const damaged = 3
+
+type diskCommand struct {
+	f       *flag.FlagSet
+	json    bool
+	size    bytesFlag
+	block   bytesFlag
+	log     bytesFlag
+	sector  int
+	fixed   bool
+	parent  string
+	from    string
+	to      string
+	noMeter bool
+}
+
+// bytesFlag is a size such as 512, 64K, 32M, 100G or 1T.
+type bytesFlag int64
+
+func (b *bytesFlag) String() string { return strconv.FormatInt(int64(*b), 10) }
+
+func (b *bytesFlag) Set(s string) error {
+	n, shift := strings.TrimSuffix(strings.ToUpper(s), "B"), 0
+	if i := strings.LastIndexAny(n, "KMGT"); i >= 0 && i == len(n)-1 {
+		shift = 10 * (1 + strings.IndexByte("KMGT", n[i]))
+		n = n[:i]
+	}
+	v, err := strconv.ParseInt(n, 10, 64)
+	if err != nil || v <= 0 || v<<shift>>shift != v {
+		return fmt.Errorf("%q is no size; write 512, 64K, 32M, 100G or 1T", s)
+	}
+	*b = bytesFlag(v << shift)
+	return nil
+}
+
+func disk(args []string) int {
+	if len(args) == 0 {
+		fmt.Fprint(os.Stderr, diskUsage)
+		return 2
+	}
+	c := diskCommand{f: flag.NewFlagSet("disk "+args[0], flag.ContinueOnError)}
+	c.f.BoolVar(&c.json, "json", false, "show results as JSON")
+	run, files := (func(context.Context, []string) (int, error))(nil), 1
+	create := func() {
+		c.f.Var(&c.block, "block", "`size` of a block: a power of two from 1M to 256M")
+		c.f.Var(&c.log, "log", "`size` of the log, in whole MiB")
+		c.f.IntVar(&c.sector, "sector", 0, "logical sector size: 512 or 4096 `bytes`")
+		c.f.BoolVar(&c.fixed, "fixed", false, "give every block its place from the start")
+	}
+	switch args[0] {
+	case "create":
+		create()
+		c.f.Var(&c.size, "size", "`size` of the disk")
+		c.f.StringVar(&c.parent, "parent", "", "make a differencing image over this `file`")
+		run = c.create
+	case "info":
+		run = c.info
+	case "check":
+		run = c.check
+	case "map":
+		run = c.mapping
+	case "convert":
+		create()
+		c.f.StringVar(&c.from, "from", "", "`format` of the source: raw or vhdx")
+		c.f.StringVar(&c.to, "to", "", "`format` of the destination: raw or vhdx")
+		c.f.BoolVar(&c.noMeter, "quiet", false, "show no progress")
+		run, files = c.convert, 2
+	default:
+		fmt.Fprintf(os.Stderr, "godwitctl: no command disk %s\n\n%s", args[0], diskUsage)
+		return 2
+	}
+	var names []string
+	for rest := args[1:]; ; { // options may stand behind names
+		if err := c.f.Parse(rest); err != nil {
+			return 2
+		}
+		if c.f.NArg() == 0 {
+			break
+		}
+		names, rest = append(names, c.f.Arg(0)), c.f.Args()[1:]
+	}
+	if len(names) != files {
+		fmt.Fprintf(os.Stderr, "godwitctl: disk %s takes %d file name(s), not %d\n\n%s", args[0], files, len(names), diskUsage)
+		return 2
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	code, err := run(ctx, names)
+	if err != nil {
+		if c.json {
+			json.NewEncoder(os.Stdout).Encode(map[string]string{"error": err.Error()})
+		}
+		fmt.Fprintf(os.Stderr, "godwitctl: disk %s: %v\n", args[0], err)
+		return 1
+	}
+	return code
+}
+
+// show prints a result, as JSON if that is wanted.
+func (c *diskCommand) show(v any, text func()) {
+	if !c.json {
+		text()
+		return
+	}
+	e := json.NewEncoder(os.Stdout)
+	e.SetIndent("", "  ")
+	e.Encode(v)
+}
+
+func (c *diskCommand) options() vdisk.CreateOptions {
+	return vdisk.CreateOptions{
+		Size: int64(c.size), BlockSize: int(c.block), LogicalSector: c.sector, LogSize: int64(c.log), Fixed: c.fixed, Creator: "Godwit",
+	}
+}
+
+// makeFile creates name and fills it; if that fails, nothing stays behind.
+func makeFile(name string, fill func(b *vdisk.File) error) error {
+	b, err := vdisk.OpenFile(name, vdisk.FileOptions{Create: true})
+	if errors.Is(err, os.ErrExist) {
+		return fmt.Errorf("%s exists already; remove it or choose another name", name)
+	}
+	if err != nil {
+		return err
+	}
+	if err = fill(b); err != nil {
+		err = fmt.Errorf("%s: %w", name, err)
+	}
+	if cerr := b.Close(); err == nil && cerr != nil && !errors.Is(cerr, os.ErrClosed) {
+		err = cerr
+	}
+	if err != nil {
+		os.Remove(name)
+	}
+	return err
+}
+
+func (c *diskCommand) create(_ context.Context, names []string) (int, error) {
+	o := c.options()
+	switch {
+	case c.parent == "" && c.size == 0:
+		return 2, errors.New("say how large the disk is to be: -size 100G")
+	case c.parent != "":
+		p, err := vdisk.OpenPath(c.parent, vdisk.Options{ReadOnly: true}, vdisk.FileOptions{})
+		if err != nil {
+			return 1, err
+		}
+		defer p.Close()
+		o.Parent = p
+		abs, err := filepath.Abs(c.parent)
+		if err != nil {
+			return 1, err
+		}
+		self, err := filepath.Abs(names[0])
+		if err != nil {
+			return 1, err
+		}
+		if rel, err := filepath.Rel(filepath.Dir(self), abs); err == nil {
+			o.ParentPaths = append(o.ParentPaths, vdisk.ParentPath{Kind: "relative_path", Path: strings.ReplaceAll(rel, "/", `\`)})
+		}
+		o.ParentPaths = append(o.ParentPaths, vdisk.ParentPath{Kind: "absolute_win32_path", Path: abs})
+	}
+	if err := makeFile(names[0], func(b *vdisk.File) error { return vdisk.Create(b, o) }); err != nil {
+		return 1, err
+	}
+	if c.json {
+		return c.info(nil, names)
+	}
+	return 0, nil
+}
+
+func openDisk(name string) (*vdisk.Image, error) {
+	return vdisk.OpenPath(name, vdisk.Options{ReadOnly: true}, vdisk.FileOptions{})
+}
+
+func (c *diskCommand) info(_ context.Context, names []string) (int, error) {
+	im, err := openDisk(names[0])
+	if err != nil {
+		return 1, err
+	}
+	defer im.Close()
+	i, err := im.Info()
+	if err != nil {
+		return 1, fmt.Errorf("%s: %w", names[0], err)
+	}
+	c.show(i, func() {
+		fmt.Printf("%s: %s VHDX, made by %q\n", names[0], i.Kind, i.Creator)
+		fmt.Printf("  disk      %s (%d bytes), sectors of %d bytes (physical %d), id %s\n", human(i.Size), i.Size, i.LogicalSector, i.PhysicalSector, i.DiskID)
+		fmt.Printf("  file      %s, %d of %d blocks of %s allocated\n", human(i.FileSize), i.Allocated, i.Blocks, human(int64(i.BlockSize)))
+		state := "empty: the file was closed"
+		if i.LogInUse {
+			state = "in use: the file was not closed, the next opening for writing replays it"
+		}
+		fmt.Printf("  log       %s, %s\n", human(i.LogSize), state)
+		fmt.Printf("  versions  file %s, data %s\n", i.FileWriteGUID, i.DataWriteGUID)
+		for _, p := range i.Parents {
+			fmt.Printf("  parent    %s\n", p)
+		}
+	})
+	return 0, nil
+}
+
+func human(n int64) string {
+	for i, u := range []string{"TiB", "GiB", "MiB", "KiB"} {
+		if unit := int64(1) << (40 - 10*i); n >= unit {
+			return strconv.FormatFloat(float64(n)/float64(unit), 'f', -1, 32) + " " + u
+		}
+	}
+	return fmt.Sprintf("%d bytes", n)
+}
+
+func (c *diskCommand) check(_ context.Context, names []string) (int, error) {
+	fs, err := vdisk.CheckPath(names[0])
+	if err != nil {
+		return 1, fmt.Errorf("%s: %w", names[0], err)
+	}
+	damage := 0
+	for _, f := range fs {
+		if f.Damage {
+			damage++
+		}
+	}
+	result := struct {
+		File     string          `json:"file"`
+		Damage   int             `json:"damage"`
+		Findings []vdisk.Finding `json:"findings"`
+	}{names[0], damage, append([]vdisk.Finding{}, fs...)}
+	c.show(result, func() {
+		for _, f := range fs {
+			kind := "note"
+			if f.Damage {
+				kind = "DAMAGE"
+			}
+			fmt.Printf("%s: %s: %s\n", names[0], kind, f.Text)
+		}
+		if damage == 0 {
+			fmt.Printf("%s: no damage\n", names[0])
+		} else {
+			fmt.Printf("%s: %d kinds of damage; copy what can be read (godwitctl disk convert) before anything writes to it\n", names[0], damage)
+		}
+	})
+	if damage > 0 {
+		return damaged, nil
+	}
+	return 0, nil
+}
+
+func (c *diskCommand) mapping(_ context.Context, names []string) (int, error) {
+	im, err := openDisk(names[0])
+	if err != nil {
+		return 1, err
+	}
+	defer im.Close()
+	if !c.json {
+		fmt.Printf("%16s %16s %16s  %s\n", "disk offset", "length", "file offset", "state")
+	}
+	// One at a time: a map of a large disk does not fit a terminal, nor memory.
+	e := json.NewEncoder(os.Stdout)
+	err = im.Extents(0, func(x vdisk.Extent) error {
+		switch {
+		case c.json:
+			return e.Encode(x)
+		case x.File != 0:
+			fmt.Printf("%#16x %#16x %#16x  %s\n", x.Offset, x.Length, x.File, x.State)
+		default:
+			fmt.Printf("%#16x %#16x %16s  %s\n", x.Offset, x.Length, "-", x.State)
+		}
+		return nil
+	})
+	if err != nil {
+		return 1, fmt.Errorf("%s: %w", names[0], err)
+	}
+	return 0, nil
+}
+
+func format(given, name string) (vhdx bool, err error) {
+	if given == "" {
+		given = strings.TrimPrefix(strings.ToLower(filepath.Ext(name)), ".")
+	}
+	switch given {
+	case "vhdx", "avhdx":
+		return true, nil
+	case "raw", "img", "bin", "iso":
+		return false, nil
+	}
+	return false, fmt.Errorf("the format of %s is not known from its name; say -from or -to raw or vhdx", name)
+}
+
+// A source is what convert reads.
+type source struct {
+	io.ReaderAt
+	size int64
+	// next is the first place at or behind off that may not be zero.
+	next  func(off int64) (int64, error)
+	close func() error
+}
+
+func (c *diskCommand) openSource(name string) (*source, error) {
+	vhdx, err := format(c.from, name)
+	if err != nil {
+		return nil, err
+	}
+	if vhdx {
+		im, err := openDisk(name)
+		if err != nil {
+			return nil, err
+		}
+		if c.sector == 0 {
+			c.sector = im.SectorSize()
+		}
+		next := func(off int64) (int64, error) {
+			found := im.Size()
+			err := im.Extents(off, func(x vdisk.Extent) error {
+				if x.Zero {
+					return nil
+				}
+				found = max(off, x.Offset)
+				return io.EOF
+			})
+			if err == io.EOF {
+				err = nil
+			}
+			return found, err
+		}
+		return &source{im, im.Size(), next, im.Close}, nil
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	const seekData = 3 // lseek(2)
+	next := func(off int64) (int64, error) {
+		n, err := f.Seek(off, seekData)
+		switch {
+		case errors.Is(err, syscall.ENXIO):
+			return size, nil // a hole to the end
+		case err != nil:
+			return off, nil // no holes known here
+		}
+		return n, nil
+	}
+	return &source{f, size, next, f.Close}, nil
+}
+
+func (c *diskCommand) convert(ctx context.Context, names []string) (int, error) {
+	vhdx, err := format(c.to, names[1])
+	if err != nil {
+		return 2, err
+	}
+	src, err := c.openSource(names[0])
+	if err != nil {
+		return 1, err
+	}
+	defer src.close()
+	if src.size == 0 {
+		return 1, fmt.Errorf("%s is empty", names[0])
+	}
+	unit := int64(max(c.sector, 512))
+	size := (src.size + unit - 1) / unit * unit // a raw file may end within a sector
+	start := time.Now()
+	var copied int64
+	err = makeFile(names[1], func(b *vdisk.File) error {
+		var dst io.WriterAt = b
+		done := b.Flush
+		if vhdx {
+			o := c.options()
+			o.Size = size
+			if err := vdisk.Create(b, o); err != nil {
+				return err
+			}
+			im, err := vdisk.Open(b, vdisk.Options{})
+			if err != nil {
+				return err
+			}
+			defer im.Close()
+			dst, done = im, im.Close
+		} else if err := b.Truncate(src.size); err != nil {
+			return err
+		}
+		if copied, err = c.copy(ctx, dst, src, unit, vhdx); err != nil {
+			return err
+		}
+		return done()
+	})
+	if err != nil {
+		return 1, err
+	}
+	r := map[string]any{"source": names[0], "destination": names[1], "size": size, "copied": copied, "seconds": time.Since(start).Seconds()}
+	c.show(r, func() {
+		fmt.Printf("%s: %s, of which %s held data, in %.1f s\n", names[1], human(size), human(copied), time.Since(start).Seconds())
+	})
+	return 0, nil
+}
+
+const chunk = 1 << 20
+
+// copy moves what is not zero.
+func (c *diskCommand) copy(ctx context.Context, dst io.WriterAt, src *source, unit int64, pad bool) (copied int64, err error) {
+	meter := term.IsTerminal(int(os.Stderr.Fd())) && !c.noMeter
+	buf := make([]byte, chunk)
+	zero := make([]byte, chunk)
+	last := time.Now()
+	for off := int64(0); off < src.size; {
+		if err := ctx.Err(); err != nil {
+			return copied, errors.New("interrupted; nothing was kept")
+		}
+		if off, err = src.next(off); err != nil || off >= src.size {
+			break
+		}
+		off = off / chunk * chunk
+		p := buf[:min(chunk, src.size-off)]
+		if n, err := src.ReadAt(p, off); n < len(p) {
+			return copied, fmt.Errorf("reading at %#x: %w", off, err)
+		}
+		n := int64(len(p))
+		if pad {
+			p = buf[:(n+unit-1)/unit*unit]
+			clear(p[n:])
+		}
+		if string(p) != string(zero[:len(p)]) {
+			if _, err := dst.WriteAt(p, off); err != nil {
+				return copied, fmt.Errorf("writing at %#x: %w", off, err)
+			}
+			copied += n
+		}
+		off += n
+		if meter && time.Since(last) > time.Second/4 {
+			last = time.Now()
+			fmt.Fprintf(os.Stderr, "\r%3d%% of %s ", 100*off/src.size, human(src.size))
+		}
+	}
+	if meter {
+		fmt.Fprint(os.Stderr, "\r\x1b[K")
+	}
+	return copied, err
+}

@@ -1,0 +1,54 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"path/filepath"
+	"testing"
+)
+
+func TestDiskCommandsWorkTogether(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	want := make([]byte, 5<<20+700) // ends within a sector
+	copy(want[1<<20:], bytes.Repeat([]byte("godwit"), 1000))
+	copy(want[len(want)-10:], "0123456789")
+	if err := os.WriteFile(at("a.raw"), want, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	run := func(code int, args ...string) {
+		t.Helper()
+		if got := disk(args); got != code {
+			t.Fatalf("disk %v: status %d, not %d", args, got, code)
+		}
+	}
+	run(0, "convert", at("a.raw"), at("a.vhdx"), "-block", "1M")
+	run(0, "check", at("a.vhdx"))
+	run(0, "info", "-json", at("a.vhdx"))
+	run(0, "map", at("a.vhdx"))
+	run(0, "convert", at("a.vhdx"), at("fixed.vhdx"), "-fixed", "-block", "1M", "-sector", "4096")
+	run(0, "convert", at("fixed.vhdx"), at("b.raw"), "-json")
+	got, err := os.ReadFile(at("b.raw"))
+	if err != nil || len(got) < len(want) || !bytes.Equal(got[:len(want)], want) || len(bytes.Trim(got[len(want):], "\x00")) > 0 {
+		t.Errorf("what was converted there and back is not what it was (%d bytes, %v)", len(got), err)
+	}
+	run(0, "create", "-parent", at("a.vhdx"), at("child.vhdx"), "-json")
+	run(0, "check", at("child.vhdx"))
+	run(0, "convert", at("child.vhdx"), at("c.raw"))
+	if c, err := os.ReadFile(at("c.raw")); err != nil || !bytes.Equal(c[:len(want)], want) {
+		t.Errorf("a new child does not read as its parent (%v)", err)
+	}
+
+	run(1, "create", "-size", "1G", at("a.vhdx")) // is there already
+	run(1, "convert", at("a.raw"), at("x.vhdx"), "-block", "3M")
+	if _, err := os.Stat(at("x.vhdx")); err == nil {
+		t.Error("a conversion that failed left its file")
+	}
+	run(2, "create", "-size", "12Q", at("y.vhdx"))
+	run(1, "convert", at("a.raw"), at("y.unknown"))
+	if err := os.Truncate(at("a.vhdx"), 4<<20); err != nil {
+		t.Fatal(err)
+	}
+	run(damaged, "check", at("a.vhdx"))
+	run(1, "info", at("nothing.vhdx"))
+}
