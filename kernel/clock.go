@@ -25,8 +25,13 @@ func Nanotime() int64 { return int64(mulShift32(TSC()-tscBoot, nsMult)) }
 // tscAt is the TSC's value at a Nanotime, rounded up.
 func tscAt(ns int64) uint64 { return tscBoot + mulShift32(uint64(ns), tscMult) + 1 }
 
-// TSCFrequency is the TSC's rate in Hz.
-func TSCFrequency() uint64 { return tscHz }
+// TSCFrequency is the TSC's rate in Hz, as exactly as is known by now.
+func TSCFrequency() uint64 {
+	if hz := refine.hz.Load(); hz != 0 {
+		return hz
+	}
+	return tscHz
+}
 
 // setTSC makes hz the TSC's rate.
 func setTSC(hz uint64) {

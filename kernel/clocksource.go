@@ -2,6 +2,8 @@ package kernel
 
 import (
 	"math/bits"
+	"sync/atomic"
+	"unsafe"
 
 	"godwit/kernel/internal/acpi"
 
@@ -106,6 +108,52 @@ func (r *refClock) counts() bool {
 	return false
 }
 
+// pair reads the counter and the TSC at one moment. Whoever runs this machine may
+// stop it between two instructions, so the tightest of several tries counts.
+func (r *refClock) pair() (ref, tsc uint64) {
+	width := ^uint64(0)
+	for range 8 {
+		before := TSC()
+		v := r.read()
+		if w := TSC() - before; w < width {
+			width, ref, tsc = w, v, before+w/2
+		}
+	}
+	return ref, tsc
+}
+
+// refine is where a measurement over a longer time began.
+var refine struct {
+	clock    refClock
+	ref, tsc uint64
+	hz       atomic.Uint64
+}
+
+// RefineTSC measures the TSC's rate over the time since boot, which is far more
+// exact than what could be waited for then. It is to be called once, a second after
+// boot: until the reference counter wraps. TSCFrequency tells the new rate from then
+// on; the host's own clock keeps the first one, which it may not leave in steps.
+func RefineTSC() {
+	n := &clockNote
+	if !Running() || n.declared != 0 && !n.disagree || refine.clock.kind == refPIT {
+		return
+	}
+	critical(refineTSC, nil)
+}
+
+func refineTSC(unsafe.Pointer) {
+	r := &refine.clock
+	ref, tsc := r.pair()
+	n := (ref - refine.ref) & r.mask
+	if n < r.hz/4 { // too early, or wrapped
+		return
+	}
+	hz := scale(tsc-refine.tsc, r.hz, n)
+	if diff := max(hz, tscHz) - min(hz, tscHz); diff < tscHz/4 {
+		refine.hz.Store(hz)
+	}
+}
+
 // sample measures the TSC and the local APIC's timer over some 4 ms.
 func (r *refClock) sample() (hz, lapicHz uint64) {
 	if r.kind == refPIT { // 16 bits last 55 ms: begin anew
@@ -114,16 +162,16 @@ func (r *refClock) sample() (hz, lapicHz uint64) {
 		Out8(pitChannel2, 0xff)
 	}
 	lapicWrite(lapicInitCount, 1<<32-1)
-	start, t := r.read(), TSC()
-	l := lapicRead(lapicCurCount)
-	n := uint64(0)
-	for n < r.hz/256 {
-		n = (r.read() - start) & r.mask
+	start, t := r.pair()
+	l, lt := lapicRead(lapicCurCount), TSC()
+	for (r.read()-start)&r.mask < r.hz/256 {
 	}
-	d := TSC() - t
 	l -= lapicRead(lapicCurCount)
+	lt = TSC() - lt
+	end, d := r.pair()
 	lapicWrite(lapicInitCount, 0)
-	return scale(d, r.hz, n), scale(uint64(l), r.hz, n)
+	hz = scale(d-t, r.hz, (end-start)&r.mask)
+	return hz, scale(uint64(l), hz, lt)
 }
 
 // scale is v*hz/n.
@@ -211,6 +259,8 @@ func initClock() {
 	for i := range hz {
 		hz[i], lhz[i] = r.sample()
 	}
+	refine.clock = r
+	refine.ref, refine.tsc = r.pair()
 	measured, lapicHz := median(hz), median(lhz)
 	n := &clockNote
 	n.declared, n.by = declaredTSC()

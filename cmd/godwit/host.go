@@ -27,12 +27,13 @@ type host struct {
 	backend vcpu.Backend
 	vms     *vmm.Registry // nil: virtErr says why
 	virtErr error
+	settled chan struct{}    // closed when machines can be made: see settleClock
 	net     *hostnet.Net     // nil: ip=none
 	mover   *migrate.Manager // nil without net or vms
 }
 
 func newHost() *host {
-	h := &host{cfg: config.Default(), sh: shell.New()}
+	h := &host{cfg: config.Default(), sh: shell.New(), settled: make(chan struct{})}
 	h.sh.Add(h.hostCommands()...)
 	h.sh.Add(h.vmCommands()...)
 	h.sh.Add(h.migrateCommands()...)
@@ -58,6 +59,7 @@ func (h *host) run(ctx context.Context) {
 		h.logf("%v", p)
 	}
 	h.startVirt()
+	go h.settleClock()
 	h.startNet(ctx)
 	h.ready = time.Duration(kernel.Nanotime())
 	fmt.Fprintf(h.console, "godwit: ready, %s, %s, up after %d ms\n", h.cfg.Name, h.resources(), h.ready.Milliseconds())

@@ -46,6 +46,7 @@ func (h *host) startNet(ctx context.Context) {
 
 // serve listens, again and again should it fail.
 func (h *host) serve(ctx context.Context, what string, port uint16, f func(net.Listener) error) {
+	<-h.settled
 	for ctx.Err() == nil {
 		l, err := h.net.Listen("tcp", ":"+strconv.Itoa(int(port)))
 		if err == nil {

@@ -77,8 +77,24 @@ func (h *host) startVirt() {
 	})
 }
 
+// clockSettles is when the TSC's rate is known well enough for machines, whose
+// clocks must agree between hosts. It is less than the shortest reference counter
+// takes to wrap (ACPI's timer, 4.7 s).
+const clockSettles = time.Second
+
+// settleClock gives machines the exact rate.
+func (h *host) settleClock() {
+	defer close(h.settled)
+	time.Sleep(clockSettles - time.Duration(kernel.Nanotime()))
+	kernel.RefineTSC()
+	if h.vms != nil {
+		h.vms.Host().TSCHz = kernel.TSCFrequency()
+	}
+}
+
 // machines is the registry, or why there is none.
 func (h *host) machines() (*vmm.Registry, error) {
+	<-h.settled
 	if h.vms == nil {
 		return nil, h.virtErr
 	}

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"sync"
 
 	"golang.org/x/term"
 
@@ -23,7 +25,14 @@ type Console struct {
 	tty  io.ReadWriter
 	keys *shell.Keys
 	term *term.Terminal
+
+	mu   sync.Mutex
+	json bool     // a command is showing JSON: the log waits, so that it parses
+	held []string // lines that wait
 }
+
+// maxHeld bounds the lines that wait; the oldest are in the host's log anyway.
+const maxHeld = 200
 
 // New makes a console; nothing is read before Run.
 func New(tty io.ReadWriter, sh *shell.Shell) *Console {
@@ -72,7 +81,28 @@ func (c *Console) complete(line string, pos int, key rune) (string, int, bool) {
 
 // Log prints a line of the host's log without tearing the line being typed.
 func (c *Console) Log(line string) {
+	c.mu.Lock()
+	if c.json {
+		if len(c.held) < maxHeld {
+			c.held = append(c.held, line)
+		}
+		c.mu.Unlock()
+		return
+	}
+	c.mu.Unlock()
 	fmt.Fprintf(c.term, "%s\n", strings.TrimRight(line, "\n"))
+}
+
+// hold begins and ends the showing of JSON.
+func (c *Console) hold(on bool) {
+	c.mu.Lock()
+	c.json = on
+	held := c.held
+	c.held = nil
+	c.mu.Unlock()
+	for _, l := range held {
+		c.Log(l)
+	}
 }
 
 // Write prints text above the line being typed.
@@ -141,6 +171,10 @@ func (c *Console) run(ctx context.Context, args []string) error {
 		} else {
 			c.keys.OnInterrupt(cancel)
 		}
+	}
+	if slices.Contains(args, "-json") || slices.Contains(args, "--json") {
+		c.hold(true)
+		defer c.hold(false)
 	}
 	out := &output{c: c, raw: &raw}
 	err := c.sh.Run(&shell.Call{Ctx: ctx, Args: args, Out: out, Input: c.keys, Raw: setRaw})

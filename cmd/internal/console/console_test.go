@@ -47,6 +47,14 @@ func start(t *testing.T) (*tty, *Console) {
 			<-c.Ctx.Done()
 			return fmt.Errorf("interrupted")
 		}},
+		&shell.Command{Name: "show", Summary: "show", Example: "show", Shows: true, Run: func(c *shell.Call) error {
+			fmt.Fprint(c.Out, "[1,")
+			if _, err := io.ReadFull(c.Input, make([]byte, 2)); err != nil {
+				return err
+			}
+			fmt.Fprintln(c.Out, "2]")
+			return nil
+		}},
 		&shell.Command{Name: "raw", Summary: "raw", Example: "raw", Run: func(c *shell.Call) error {
 			c.Raw(true)
 			fmt.Fprint(c.Out, "raw mode")
@@ -140,6 +148,16 @@ func TestLogDoesNotTearTheLineBeingTyped(t *testing.T) {
 	if i := strings.Index(y.text(), "something happened\r\n"); !strings.Contains(y.text()[i:], Prompt+"say ha") {
 		t.Errorf("the line was not drawn again: %q", y.text())
 	}
+}
+
+func TestLogWaitsWhileJSONIsShown(t *testing.T) {
+	y, c := start(t)
+	io.WriteString(y, "show -json\r")
+	y.expect(t, "[1,")
+	c.Log("host: something happened")
+	io.WriteString(y, "go")
+	y.expect(t, "[1,2]\r\n")
+	y.expect(t, "host: something happened\r\n")
 }
 
 func TestRawKeysReachTheCommandUntouched(t *testing.T) {
