@@ -19,7 +19,7 @@ type memSlot struct {
 	shared bool
 }
 
-const memPage = 64 * kib
+const memPage = 16 * kib
 
 // NewMemory makes an empty one.
 func NewMemory() *Memory { return &Memory{pages: map[int64]memSlot{}} }

@@ -60,8 +60,8 @@ func (im *Image) scan(size int64, report func(error) error) (*usage, error) {
 		}
 		u.take(int64(r.Offset), int64(r.Length))
 	}
-	buf := make([]byte, mib)
 	total := 8 * int64(im.g.entries)
+	buf := make([]byte, min(mib, total))
 	for at := int64(0); at < total; at += mib {
 		b := buf[:min(mib, total-at)]
 		if n, err := im.b.ReadAt(b, im.batOff+at); n < len(b) {
