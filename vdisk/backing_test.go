@@ -228,6 +228,43 @@ func TestFreeSpaceIsFoundAgain(t *testing.T) {
 	}
 }
 
+// Other tools leave files that end anywhere. The rest of the last MiB may become a
+// block's, and then the file must reach to its end at once.
+func TestFileThatEndsWithinAMiB(t *testing.T) {
+	m := NewMemory()
+	if err := Create(m, CreateOptions{Size: 2 * mib, BlockSize: mib}); err != nil {
+		t.Fatal(err)
+	}
+	size, _ := m.Size()
+	m.Truncate(size + 100*kib)
+	im, err := Open(m, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := im.WriteAt(make([]byte, 512), 0); err != nil {
+		t.Fatal(err)
+	}
+	if err := im.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	crashed := m.Snapshot()
+	if fs, err := Check(crashed.Snapshot(), Options{}); err != nil || len(fs) != 1 || fs[0].Damage {
+		t.Errorf("check says %v, %v", fs, err)
+	}
+	for _, b := range []*Memory{m, crashed} {
+		if b == m {
+			if err := im.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		again, err := Open(b, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		again.Close()
+	}
+}
+
 func TestOverlappingBlocksAreRefusedForWriting(t *testing.T) {
 	m := NewMemory()
 	if err := Create(m, CreateOptions{Size: 4 * mib, BlockSize: mib, Fixed: true}); err != nil {

@@ -46,6 +46,14 @@ func (s *space) alloc(n int64) (off int64, c content, err error) {
 				continue
 			}
 			off = r.off
+			if end := off + n; end > s.size {
+				// The file ends within its last MiB; what is allocated must
+				// be in it, or a crash leaves a block that reaches beyond.
+				if err := s.b.Truncate(end); err != nil {
+					return 0, 0, err
+				}
+				s.size = end
+			}
 			if r.n == n {
 				s.free = append(s.free[:i], s.free[i+1:]...)
 			} else {
