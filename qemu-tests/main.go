@@ -34,6 +34,7 @@ import (
 
 // commands maps each word to what it does.
 var commands = map[string]func(ctx context.Context, args []string) error{
+	"setup": setup,
 	"files": files,
 	"test":  test,
 	"demo":  demo,
@@ -46,7 +47,7 @@ const logs = "build/rig"
 
 func main() {
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "usage: go run ./qemu-tests files | test [-run REGEXP] [-on REGEXP] | demo | bench | list")
+		fmt.Fprintln(os.Stderr, "usage: go run ./qemu-tests setup | files | test [-run REGEXP] [-on REGEXP] | demo | bench | list")
 	}
 	flag.Parse()
 	run, ok := commands[flag.Arg(0)]
@@ -60,6 +61,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "qemu-tests:", err)
 		os.Exit(1)
 	}
+}
+
+// setup installs all packages.
+func setup(ctx context.Context, _ []string) error {
+	return debian.Install(ctx, debian.Rig, os.Stderr)
 }
 
 func files(ctx context.Context, _ []string) error {

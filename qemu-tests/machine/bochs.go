@@ -56,9 +56,9 @@ func (b Bochs) Start(ctx context.Context, dir string, s Spec) (*Machine, error) 
 	if err := os.WriteFile(rc, []byte(b.config(s, disc, serial.Addr().String())), 0o666); err != nil {
 		return nil, err
 	}
-	// This build has the debugger, which waits for a command: "c" continues.
+	// This build has the debugger, which waits for a command, also after each reset: "c" continues.
 	script := filepath.Join(dir, s.Name+".debugger")
-	if err := os.WriteFile(script, []byte("c\n"), 0o666); err != nil {
+	if err := os.WriteFile(script, []byte(strings.Repeat("c\n", 16)), 0o666); err != nil {
 		return nil, err
 	}
 	cmd := exec.Command(bochsProgram, "-q", "-f", rc, "-rc", script)

@@ -98,7 +98,8 @@ func (h *Host) JSONWithin(ctx context.Context, command string, v any, patience t
 	if err != nil {
 		return err
 	}
-	if err := json.Unmarshal([]byte(text), v); err != nil {
+	// Lines of the host's log may follow, which waited for the command's end.
+	if err := json.NewDecoder(strings.NewReader(text)).Decode(v); err != nil {
 		return fmt.Errorf("%s: %s: %w in %q", h.Name, command, err, text)
 	}
 	return nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"regexp"
+	"strings"
 	"time"
 
 	"godwit/qemu-tests/machine"
@@ -24,7 +25,12 @@ func conformance(ctx context.Context, t *rig.T) error {
 	if err != nil {
 		return err
 	}
-	text, err := h.Do(ctx, "selftest vcpu", time.Minute)
+	command := "selftest vcpu"
+	if b, ok := t.Ground.(machine.Bochs); ok && b.Extension == machine.SVM {
+		command += ` "!` + strings.Join(bochsSVMCannot, ",") + `"`
+		t.Measure("left out, because Bochs's SVM can not run them", "tests named %s", strings.Join(bochsSVMCannot, ", "))
+	}
+	text, err := h.Do(ctx, command, time.Minute)
 	if err != nil {
 		return fmt.Errorf("%w:\n%s", err, text)
 	}
@@ -38,5 +44,9 @@ func conformance(ctx context.Context, t *rig.T) error {
 	}
 	return nil
 }
+
+// bochsSVMCannot names tests, by parts of their names, that Bochs 2.7's SVM can not run: a guest's triple fault ends the
+// emulator, and a guest that spins with interrupts off is never interrupted.
+var bochsSVMCannot = []string{"triple fault", "random ", "deadline", "kick", "stale translations", "two processors"}
 
 var suiteResult = regexp.MustCompile(`selftest vcpu: (.*: (\d+) passed, (\d+) failed, \d+ skipped)`)
