@@ -17,6 +17,23 @@ func selftests() []*rig.Scenario {
 			Name: "conformance", About: "the vCPU suite: every exit kind, event, page-table operation and state, the same on each vendor", Limit: 3 * time.Minute,
 			Run: conformance,
 		},
+		{
+			Name: "selftest", About: "the kernel under everything at once on 4 processors: garbage collection, timers, crypto, vectors, faults, shoot-downs",
+			Skip: onQEMU, Cores: 2, Limit: 3 * time.Minute,
+			Run: func(ctx context.Context, t *rig.T) error {
+				h, err := t.Host(ctx, machine.Spec{Name: "host", CPUs: 4, MemoryMiB: 1024, Boot: image(t, "ip=none")})
+				if err != nil {
+					return err
+				}
+				text, err := h.Do(ctx, "selftest kernel 15", 90*time.Second)
+				if err != nil {
+					return fmt.Errorf("%w:\n%s", err, text)
+				}
+				lines := strings.Split(strings.TrimSpace(text), "\n")
+				t.Measure("self-test", "%s", lines[len(lines)-1])
+				return nil
+			},
+		},
 	}
 }
 
