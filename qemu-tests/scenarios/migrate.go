@@ -15,22 +15,17 @@ func migrations() []*rig.Scenario {
 	return []*rig.Scenario{
 		{
 			Name: "migrate", About: "a guest under load moves ten times between two hosts and loses nothing", Cores: 2, Limit: 8 * time.Minute,
-			Skip: onQEMU, Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, 10) },
-		},
-		{
-			// A move takes minutes there, so the limit, which Bochs scales by twenty, is a quarter of an hour for two.
-			Name: "migrate-slow", About: "the same on Bochs, there and back once", Cores: 2, Limit: 45 * time.Second,
-			Skip: func(g machine.Ground) string {
-				if b, ok := g.(machine.Bochs); !ok {
-					return "the scenario migrate does more there"
-				} else if b.Extension == machine.SVM {
-					return tooSlow
-				}
-				return ""
-			},
-			Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, 2) },
+			Skip: notBetweenBochs, Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, 10) },
 		},
 	}
+}
+
+// notBetweenBochs: an open defect, of the network between two Bochs or of their clocks.
+func notBetweenBochs(g machine.Ground) string {
+	if _, ok := g.(machine.Bochs); ok {
+		return "known defect: between two hosts on Bochs a migration connects, and then the target is not heard in time"
+	}
+	return ""
 }
 
 // pair is two hosts on one network.
