@@ -146,13 +146,7 @@ func (b Bochs) config(s Spec, disc, serial string) string {
 	}
 	line(`cpu: model=%s, count=%d, ips=%d, reset_on_triple_fault=%d, ignore_bad_msrs=1`, b.CPU, s.CPUs, ips, reset)
 	line(`memory: guest=%d, host=%d`, s.MemoryMiB, s.MemoryMiB)
-	// An idle Bochs lets its clock run ahead of everybody's, and a host with a peer would find it silent for seconds:
-	// on a network no clock runs faster than real time.
-	sync := "none"
-	if s.NIC != nil {
-		sync = "slowdown"
-	}
-	line(`clock: sync=%s`, sync)
+	line(`clock: sync=none`)
 	line(`panic: action=fatal`)
 	line(`speaker: enabled=0`)
 	line(`com1: enabled=1, mode=socket-client, dev=%s`, serial)
