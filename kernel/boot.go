@@ -119,9 +119,9 @@ var (
 	env1 = [...]byte{'G', 'O', 'D', 'E', 'B', 'U', 'G', '=', 'c', 'p', 'u', '.', 's', 's', 'e', '4', '2', '=', 'o', 'f', 'f', 0}
 )
 
-// onTCG tells whether this is an emulated machine of QEMU's, by the signature in
+// OnTCG tells whether this is an emulated machine of QEMU's, by the signature in
 // the first hypervisor leaf.
-func onTCG() bool {
+func OnTCG() bool {
 	if _, _, c, _ := CPUID(1, 0); c>>31 == 0 {
 		return false
 	}
@@ -159,7 +159,7 @@ func initialStack() uintptr {
 	}
 	random(auxSeed[:])
 	last := uintptr(unsafe.Pointer(&env0)) // a second time does no harm
-	if onTCG() {
+	if OnTCG() {
 		last = uintptr(unsafe.Pointer(&env1))
 	}
 	v := [...]uintptr{

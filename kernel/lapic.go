@@ -150,6 +150,10 @@ type kick struct{ cpu uint64 }
 
 func kickCPU(arg unsafe.Pointer) { sendIPI(cpuAt((*kick)(arg).cpu), vecKick) }
 
+// InterruptSelf makes an interrupt pend on the calling CPU, that does nothing. It is
+// for functions that Privileged runs.
+func InterruptSelf() { sendIPI(this(), vecKick) }
+
 // armTimer sets this CPU's timer for the earliest of: a sleeping thread's
 // deadline, the end of the current thread's slice if others wait, a guest's timer.
 // A timer that is set for earlier is left alone: it comes, and sets itself anew.

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"sync/atomic"
 	gosyscall "syscall"
 	"unsafe"
 )
@@ -15,6 +16,38 @@ import (
 // MXCSR and the x87 control word must be, and so must XCR0.
 func Privileged(fn func(arg unsafe.Pointer), arg unsafe.Pointer) {
 	gosyscall.Syscall(sysPrivileged, *(*uintptr)(unsafe.Pointer(&fn)), uintptr(arg), 0)
+}
+
+// PrivilegedElsewhere is Privileged on any CPU but one. The thread moves if it must;
+// it is not bound to where it went.
+func PrivilegedElsewhere(avoid int, fn func(arg unsafe.Pointer), arg unsafe.Pointer) {
+	c := elsewhereCall{fn: fn, arg: arg, avoid: uint64(avoid)}
+	Privileged(elsewhere, unsafe.Pointer(&c))
+}
+
+type elsewhereCall struct {
+	fn    func(arg unsafe.Pointer)
+	arg   unsafe.Pointer
+	avoid uint64
+}
+
+func elsewhere(arg unsafe.Pointer) {
+	c := (*elsewhereCall)(arg)
+	if this().index == c.avoid && ncpu > 1 {
+		t := this().current()
+		pin := t.pin
+		to := (c.avoid + 1 + uint64(t.id)%(ncpu-1)) % ncpu
+		for i := range ncpu {
+			if i != c.avoid && atomic.LoadUint32(&cpuAt(i).idling) != 0 {
+				to = i
+				break
+			}
+		}
+		t.pin = int32(to)
+		migrate()
+		t.pin = pin
+	}
+	c.fn(c.arg)
 }
 
 // critical is Privileged for what is over at once: the runtime is not told.

@@ -15,11 +15,11 @@
 //
 // QEMU's TCG (seen: 7.2) differs from the manual in ways that are borne here, each at
 // no cost elsewhere: it saves no nRIP and has no decode assists (fetch.go), leaves
-// EXITINTINFO's low bits stale when bit 31 is clear, enters without the interrupt
+// EXITINTINFO's low bits stale when bit 31 is clear, may deliver an injected interrupt twice (run.go), enters without the interrupt
 // shadow, and aborts if a guest lowers CR8 below a waiting V_IRQ (event.go), executes XSETBV without an exit (run.go) and so
 // task switches, keeps a guest's breakpoints when the guest is left and aborts when one
 // is hit then (so guests have none there, vcpu.go), and leaves P out of a reserved-bit fault and the address size out of
-// IOIO's information (exit.go). It is known by having no next-RIP saving, which every
+// IOIO's information (exit.go), and lets other CPUs disturb the boot CPU's state (backend.go). It is known by having no next-RIP saving, which every
 // processor with nested paging has. Bochs (seen: 2.7, model ryzen) does not load CR2
 // (world_amd64.s), nor take the next RIP for an injected INT n (event.go), nor save
 // DR6 when #DB is intercepted (exit.go).

@@ -74,7 +74,11 @@ func (v *VCPU) Run(e *vcpu.Exit) error {
 			v.armDR()
 		}
 
-		kernel.Privileged(run, unsafe.Pointer(v))
+		if v.space.b.shunBoot {
+			kernel.PrivilegedElsewhere(0, run, unsafe.Pointer(v))
+		} else {
+			kernel.Privileged(run, unsafe.Pointer(v))
+		}
 
 		if v.outcome == notRun {
 			v.disarmEvent()
@@ -150,6 +154,12 @@ func run(arg unsafe.Pointer) {
 	if v.tscAux != c.tscAux {
 		c.tscAux = v.tscAux
 		kernel.WriteMSR(msrTSCAux, v.tscAux)
+	}
+	if b.tcg() && v.vm.eventInj&(eventValid|eventType) == eventValid {
+		// TCG (seen: 7.2) delivers an interrupt in VMRUN and leaves it noted. If its
+		// emulation loop is called away before the guest's first instruction, it
+		// finds the note and delivers the interrupt again. An exit erases it.
+		kernel.InterruptSelf()
 	}
 	v.host, v.cr2 = c.host.Phys, v.vm.cr2
 	enter(&v.world)

@@ -201,6 +201,7 @@ const (
 const (
 	eventError = 1 << 11
 	eventValid = 1 << 31
+	eventType  = 7 << 8 // 0: external interrupt
 )
 
 // Nested page faults' EXITINFO1 (APM 15.25.6).
