@@ -32,6 +32,7 @@ var (
 		{"bochs-term", "Bochs needs one display package; this is the smallest"},
 		{"bochsbios", "Bochs's BIOS"},
 		{"vgabios", "Bochs's VGA BIOS"},
+		{"acpica-tools", "ACPICA's compiler, which checks the guests' ACPI tables"},
 		{"qemu-utils", "other readers and writers of VHDX, for vdisk's tests"},
 		{"libvhdi-utils", "likewise"},
 		{"7zip", "likewise"},

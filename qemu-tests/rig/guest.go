@@ -46,11 +46,8 @@ func (h *Host) StartGuest(ctx context.Context, g GuestSpec) error {
 
 // GuestStatus is what `vm show` calls a guest's state, such as "running".
 func (h *Host) GuestStatus(ctx context.Context, name string) (string, error) {
-	var v struct {
-		Status string `json:"status"`
-	}
-	err := h.JSON(ctx, "vm show "+name, &v)
-	return v.Status, err
+	g, err := h.guest(ctx, name)
+	return g.Status, err
 }
 
 // GuestLog is everything the guest has printed (its last MiB).
@@ -72,14 +69,16 @@ func (h *Host) GuestExpect(ctx context.Context, name, typing string, pattern *re
 		return machine.Match{}, err
 	}
 	m, err := h.Expect(ctx, pattern, guestPatience)
+	if left := h.Send(leave); left != nil {
+		return m, errors.Join(err, left)
+	}
+	if _, left := h.Await(ctx, "the prompt", prompt, CommandPatience); left != nil {
+		return m, errors.Join(err, left)
+	}
 	if err != nil {
-		return m, err
+		return m, h.Explain(ctx, name, err)
 	}
-	if err := h.Send(leave); err != nil {
-		return m, err
-	}
-	_, err = h.Await(ctx, "the prompt", prompt, CommandPatience)
-	return m, err
+	return m, nil
 }
 
 var consoleEntered = regexp.MustCompile(`returns to the host\n`)
@@ -132,16 +131,20 @@ func (h *Host) Judge(ctx context.Context, name string, after float64) (Verdict, 
 		v, ok := ParseVerdict(text)
 		switch {
 		case ok && !v.OK:
-			return v, fmt.Errorf("%s: guest %s: %s", h.Name, name, v.Line)
+			return v, h.Explain(ctx, name, fmt.Errorf("%s: guest %s: %s", h.Name, name, v.Line))
 		case ok && v.Up > after:
 			return v, nil
 		}
-		if status, err := h.GuestStatus(ctx, name); err != nil || status != "running" {
-			return v, errors.Join(err, fmt.Errorf("%s: guest %s is %s; it printed:\n%s", h.Name, name, status, tail(text, 30)))
+		status, err := h.GuestStatus(ctx, name)
+		if err != nil {
+			return v, err
+		}
+		if status != "running" {
+			return v, h.Explain(ctx, name, fmt.Errorf("%s: guest %s is not running, but %s", h.Name, name, status))
 		}
 		select {
 		case <-ctx.Done():
-			return v, fmt.Errorf("%s: guest %s: no verdict after %.1f s of its time: %w; it printed:\n%s", h.Name, name, after, context.Cause(ctx), tail(text, 30))
+			return v, h.Explain(ctx, name, fmt.Errorf("%s: guest %s: no verdict after %.1f s of its time: %w", h.Name, name, after, context.Cause(ctx)))
 		case <-time.After(time.Second):
 		}
 	}
@@ -155,12 +158,7 @@ func (h *Host) FinalVerdict(ctx context.Context, name string) (Verdict, error) {
 	}
 	v, _ := ParseVerdict(m.Groups[0])
 	if !v.OK {
-		return v, fmt.Errorf("%s: guest %s: %s", h.Name, name, strings.TrimSpace(m.Groups[0]))
+		return v, h.Explain(ctx, name, fmt.Errorf("%s: guest %s: %s", h.Name, name, strings.TrimSpace(m.Groups[0])))
 	}
 	return v, nil
-}
-
-func tail(text string, n int) string {
-	lines := strings.Split(strings.TrimRight(text, "\n"), "\n")
-	return "    | " + strings.Join(lines[max(0, len(lines)-n):], "\n    | ")
 }

@@ -30,9 +30,7 @@ func Table(w io.Writer, results []Result) (failed int) {
 				row = append(row, fmt.Sprintf("passed %.0f s", r.Took.Seconds()))
 			case r.Outcome == Failed:
 				failed++
-				why, _, _ := strings.Cut(r.Why, "\n")
-				why = strings.TrimSuffix(why, "; last lines:")
-				row = append(row, fmt.Sprintf("FAILED (%d)", note(&notes, "failed: "+s+" on "+g+": "+why)))
+				row = append(row, fmt.Sprintf("FAILED (%d)", note(&notes, "failed: "+s+" on "+g+": "+telling(r.Why))))
 			default:
 				notRun++
 				row = append(row, fmt.Sprintf("not run (%d)", note(&notes, "not run: "+r.Why)))
@@ -49,6 +47,28 @@ func Table(w io.Writer, results []Result) (failed int) {
 	}
 	fmt.Fprintf(w, "\n%d passed, %d failed, %d not run\n", passed, failed, notRun)
 	return failed
+}
+
+// telling is the part of a reason that fits on one line: its first line, and, where that only announces more, the last
+// thing said below it.
+func telling(why string) string {
+	first, rest, _ := strings.Cut(why, "\n")
+	announced := strings.HasSuffix(first, ":")
+	first = strings.TrimSuffix(first, "; last lines:")
+	if !announced {
+		return first
+	}
+	last := ""
+	for line := range strings.Lines(rest) {
+		text, quoted := strings.CutPrefix(strings.TrimSpace(line), "|")
+		if text = strings.TrimSpace(text); text != "" && (quoted || last == "") {
+			last = text
+		}
+	}
+	if last == "" {
+		return strings.TrimSuffix(first, ":")
+	}
+	return strings.TrimSuffix(first, ":") + ": " + last
 }
 
 // note returns the number of a note, the same for the same text.

@@ -2,8 +2,11 @@ package scenarios
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"regexp"
+	"slices"
+	"strings"
 	"time"
 
 	"godwit/qemu-tests/machine"
@@ -97,7 +100,7 @@ func awaitStatus(ctx context.Context, h *rig.Host, want ...string) error {
 		}
 		select {
 		case <-ctx.Done():
-			return fmt.Errorf("%s: the guest is %s, not %q: %w", h.Name, s, want, context.Cause(ctx))
+			return h.Explain(ctx, guestName, fmt.Errorf("%s: the guest is %s, not %q: %w", h.Name, s, want, context.Cause(ctx)))
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
@@ -113,6 +116,13 @@ func guestCrash(ctx context.Context, t *rig.T) error {
 	}
 	if _, err := h.GuestExpect(ctx, guestName, "", regexp.MustCompile(`Kernel panic - not syncing: Attempted to kill init`)); err != nil {
 		return err
+	}
+	events, err := h.GuestEvents(ctx, guestName)
+	if err != nil {
+		return err
+	}
+	if !slices.ContainsFunc(events, func(e string) bool { return strings.Contains(e, "the guest's kernel panicked") }) {
+		return h.Explain(ctx, guestName, errors.New("the guest's panic is not among its events"))
 	}
 	if _, err := h.Do(ctx, "vm stop "+guestName+" force", rig.CommandPatience); err != nil {
 		return err
