@@ -7,32 +7,55 @@ import (
 
 // A Finding is one thing that Check says about an image.
 type Finding struct {
-	// Damage is what makes data wrong or unreachable; the rest is waste, or
-	// what the next opening for writing repairs by itself.
-	Damage bool   `json:"damage"`
-	Text   string `json:"text"`
+	Name     Flaw     `json:"name"`
+	Severity Severity `json:"severity"`
+	Damage   bool     `json:"damage"` // Severity is Damaged
+	Offset   int64    `json:"offset"` // in the file: where it is written, or lies
+	Text     string   `json:"text"`
+	Do       string   `json:"do"` // what to do about it
+}
+
+func (f Finding) String() string {
+	return fmt.Sprintf("%s: %s at %#x: %s; %s", f.Severity, f.Name, f.Offset, f.Text, f.Do)
 }
 
 // maxFindings bounds what Check reports one by one.
 const maxFindings = 1000
 
+// findings gathers what a check finds.
+type findings []Finding
+
+func (fs *findings) add(f Flaw, off int64, format string, args ...any) {
+	if len(*fs) < maxFindings {
+		k := flaws[f]
+		*fs = append(*fs, Finding{f, k.severity, k.severity == Damaged, off, fmt.Sprintf(format, args...), k.do})
+	}
+}
+
+// judge makes findings of errors about damage, and passes others on.
+func (fs *findings) judge(err error) error {
+	var e *flawError
+	if errors.As(err, &e) {
+		text := e.text
+		if whole := err.Error(); whole != e.Error() { // a parent's: say so
+			text = whole
+		}
+		fs.add(e.flaw, e.off, "%s", text)
+		return nil
+	}
+	if f, off, ok := flawOf(err); ok {
+		fs.add(f, off, "%v", err)
+		return nil
+	}
+	return err
+}
+
 // Check looks at everything in an image without changing it. The error is about not
 // being able to look; what is wrong with the image is in the findings. A log in use
 // is replayed in memory first, as an opening would.
-func Check(b Backing, o Options) (fs []Finding, err error) {
+func Check(b Backing, o Options) (list []Finding, err error) {
 	defer b.Close()
-	add := func(damage bool, format string, args ...any) {
-		if len(fs) < maxFindings {
-			fs = append(fs, Finding{damage, fmt.Sprintf(format, args...)})
-		}
-	}
-	judged := func(err error) error {
-		if errors.Is(err, ErrCorrupt) || errors.Is(err, ErrUnsupported) {
-			add(true, "%v", err)
-			return nil
-		}
-		return err
-	}
+	var fs findings
 	size, err := b.Size()
 	if err != nil {
 		return nil, err
@@ -41,37 +64,42 @@ func Check(b Backing, o Options) (fs []Finding, err error) {
 	keep := &unclosed{b}
 	im, err := Open(keep, o)
 	if err != nil {
-		if err := judged(err); err != nil {
+		if err := fs.judge(err); err != nil {
 			return fs, err
 		}
 		// If it is only the parent, the rest can be looked at all the same.
 		o.orphan = true
 		if im, err = Open(keep, o); err != nil {
+			if size >= headerSectionSize && fs[0].Name != ErrNotVHDX {
+				checkHeaders(b, &fs)
+			}
 			return fs, nil
 		}
 	}
 	defer im.Close()
-	checkHeaders(b, add)
+	checkHeaders(b, &fs)
 	if !im.hdr.LogGUID.IsZero() {
-		checkLog(b, &im.hdr, add)
+		checkLog(b, &im.hdr, &fs)
 	}
-	if im.Size() < 0 {
-		return fs, nil
+	if p := im.parent; p != nil && p.Size() < im.Size() {
+		fs.add(flawParentSmaller, 0, "the disk has %d bytes, its parent's only %d", im.Size(), p.Size())
 	}
+	im.checkItems(&fs)
 	seen, _ := im.b.Size() // with what a replay adds
 	size = max(size, seen)
-	u, err := im.scan(size, judged)
+	u, err := im.scan(size, fs.judge)
 	if err != nil {
-		return fs, judged(err)
+		return fs, fs.judge(err)
 	}
-	leaked := int64(0)
-	u.free(min(size, max(u.end, size))&^(mib-1), func(_, n int64) { leaked += n })
-	if leaked > 0 {
-		add(false, "%d MiB of the file belong to nothing; the next opening for writing uses them again", leaked/mib)
+	u.free(size&^(mib-1), func(off, n int64) {
+		fs.add(flawLeak, off, "%d MiB of the file belong to nothing", n/mib)
+	})
+	if err := im.checkEntries(size, &fs); err != nil {
+		return fs, err
 	}
 	if im.p.HasParent {
 		for c := range im.g.chunks {
-			if err := judged(im.checkBitmap(c, add)); err != nil {
+			if err := im.checkBitmap(c, size, &fs); err != nil {
 				return fs, err
 			}
 		}
@@ -83,90 +111,6 @@ func Check(b Backing, o Options) (fs []Finding, err error) {
 type unclosed struct{ Backing }
 
 func (unclosed) Close() error { return nil }
-
-// checkHeaders looks at the copies that an opening does not need.
-func checkHeaders(b Backing, add func(bool, string, ...any)) {
-	p := make([]byte, regionTableSize)
-	var tables [2][]region
-	var errs [2]error
-	for i, off := range []int64{headerOffset1, headerOffset2} {
-		if _, err := b.ReadAt(p[:headerSize], off); err != nil {
-			add(true, "header %d at %#x: %v", i+1, off, err)
-		} else if _, _, _, ok := decodeHeader(p[:headerSize]); !ok {
-			add(false, "header %d at %#x is not valid, the other one is used; the next opening for writing renews it", i+1, off)
-		}
-	}
-	for i, off := range []int64{regionOffset1, regionOffset2} {
-		if _, errs[i] = b.ReadAt(p, off); errs[i] == nil {
-			tables[i], errs[i] = decodeRegions(p, off)
-		}
-		if errs[i] != nil {
-			add(true, "region table %d at %#x: %v; the other one is used", i+1, off, errs[i])
-		}
-	}
-	if errs[0] == nil && errs[1] == nil {
-		same := len(tables[0]) == len(tables[1])
-		for i := 0; same && i < len(tables[0]); i++ {
-			same = tables[0][i] == tables[1][i]
-		}
-		if !same {
-			add(true, "the region tables at %#x and %#x differ; the first is used", regionOffset1, regionOffset2)
-		}
-	}
-}
-
-// checkLog says what a log in use holds.
-func checkLog(b Backing, h *header, add func(bool, string, ...any)) {
-	l := logReader{b, int64(h.LogOffset), int64(h.LogLength)}
-	s, err := l.findSequence(h.LogGUID)
-	if err != nil {
-		return // Open has said so
-	}
-	add(false, "the file was not closed: its log holds %d entries, which were replayed in memory for this check; opening it for writing replays them for good", len(s.entries))
-	var p [logHeaderSize]byte
-	if l.read(p[:], s.head) == nil && string(p[:4]) == "loge" && GUID(p[32:48]) == h.LogGUID {
-		if seq := le.Uint64(p[16:]); seq > s.entries[len(s.entries)-1].seq {
-			add(false, "log entry %d at %#x is torn: it was being written when the machine stopped, and is rightly ignored", seq, l.off+s.head)
-		}
-	}
-}
-
-// checkBitmap looks at what the sector bitmap of one chunk says.
-func (im *Image) checkBitmap(c uint64, add func(bool, string, ...any)) error {
-	at := im.batOff + 8*int64(im.g.bitmapIndex(c))
-	w, err := im.meta.word(at)
-	if err != nil {
-		return err
-	}
-	has := batEntry(w).state() == present
-	for n := c * im.g.chunkRatio; n < min((c+1)*im.g.chunkRatio, im.g.blocks); n++ {
-		e, err := im.entry(n)
-		if err != nil || e.state() != partial {
-			continue // scan has said so
-		}
-		if !has {
-			add(true, "offset %#x: block %d is partially present, but chunk %d has no sector bitmap", at, n, c)
-			continue
-		}
-		here, all := int64(0), int64(0)
-		if err := im.runs(n, 0, int64(im.p.BlockSize), func(_, n int64, h bool) error {
-			all += n
-			if h {
-				here += n
-			}
-			return nil
-		}); err != nil {
-			return err
-		}
-		switch bs := int64(im.p.BlockSize); {
-		case here == 0:
-			add(false, "block %d is partially present with no sector of its own: its %d MiB are wasted", n, bs/mib)
-		case all != bs:
-			add(true, "block %d: its sector bitmap describes %d bytes, not %d", n, all, bs)
-		}
-	}
-	return nil
-}
 
 // Info is what there is to say about an image.
 type Info struct {

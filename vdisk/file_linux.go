@@ -192,7 +192,7 @@ func parentFinder(child string) func([]ParentPath) (Backing, error) {
 			}
 			for _, s := range seen {
 				if os.SameFile(s, st) {
-					return nil, corrupt(0, "the chain of parents leads back to %s: give the child its right parent", name)
+					return nil, ErrCircularParents.at(0, "the chain of parents leads back to %s: give the child its right parent", name)
 				}
 			}
 			b, err := OpenFile(name, FileOptions{ReadOnly: true})
@@ -202,6 +202,9 @@ func parentFinder(child string) func([]ParentPath) (Backing, error) {
 			seen, child = append(seen, st), name
 			return b, nil
 		}
-		return nil, fmt.Errorf("the parent was not found, put it at one of these places: %w", errors.Join(errs...))
+		if errs == nil {
+			errs = []error{fmt.Errorf("no path that means something here: %w", os.ErrNotExist)}
+		}
+		return nil, fmt.Errorf("it was not found, put it at one of these places: %w", errors.Join(errs...))
 	}
 }

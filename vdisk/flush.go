@@ -88,7 +88,7 @@ func (im *Image) startLog() error {
 		return nil
 	}
 	if im.j.length == 0 {
-		return corrupt(headerOffset1, "the file has no log, so its metadata can not be changed safely")
+		return ErrNoLog.at(headerOffset1, "the file has no log, so its metadata can not be changed safely")
 	}
 	if err := im.begin(false); err != nil {
 		return err

@@ -49,7 +49,7 @@ func currentHeader(b1, b2 []byte) (h header, which int, err error) {
 	var v, l uint16
 	switch {
 	case !ok1 && !ok2:
-		return h, 0, corrupt(headerOffset1, "neither header is valid")
+		return h, 0, ErrHeaders.at(headerOffset1, "neither header is valid")
 	case ok1 && (!ok2 || h1.Sequence > h2.Sequence):
 		h, v, l, which = h1, v1, l1, 0
 	case ok2 && (!ok1 || h2.Sequence > h1.Sequence):
@@ -57,7 +57,7 @@ func currentHeader(b1, b2 []byte) (h header, which int, err error) {
 	case string(b1[:headerSize]) == string(b2[:headerSize]):
 		h, v, l, which = h1, v1, l1, 0
 	default:
-		return h, 0, corrupt(headerOffset1, "two different headers with the same sequence number %d", h1.Sequence)
+		return h, 0, ErrHeaders.at(headerOffset1, "two different headers with the same sequence number %d", h1.Sequence)
 	}
 	off := int64(headerOffset1)
 	if which == 1 {
@@ -65,15 +65,15 @@ func currentHeader(b1, b2 []byte) (h header, which int, err error) {
 	}
 	switch {
 	case v != 1:
-		return h, which, unsupported(off+66, "format version %d", v)
+		return h, which, ErrVersion.unsupported(off+66, "format version %d", v)
 	case l != 0 && !h.LogGUID.IsZero():
-		return h, which, unsupported(off+64, "log version %d", l)
+		return h, which, ErrVersion.unsupported(off+64, "log version %d", l)
 	case h.LogLength%mib != 0 || h.LogOffset%mib != 0:
-		return h, which, corrupt(off+68, "the log (%#x+%#x) is not aligned to 1 MiB", h.LogOffset, h.LogLength)
+		return h, which, ErrLogPlace.at(off+68, "the log (%#x+%#x) is not aligned to 1 MiB", h.LogOffset, h.LogLength)
 	case h.LogLength == 0 && !h.LogGUID.IsZero():
-		return h, which, corrupt(off+68, "a log is in use but has no length")
+		return h, which, ErrLogPlace.at(off+68, "a log is in use but has no length")
 	case h.LogLength != 0 && (h.LogOffset < headerSectionSize || h.LogOffset > maxFileEnd-uint64(h.LogLength)):
-		return h, which, corrupt(off+72, "the log (%#x+%#x) lies outside the file's data", h.LogOffset, h.LogLength)
+		return h, which, ErrLogPlace.at(off+72, "the log (%#x+%#x) lies outside the file's data", h.LogOffset, h.LogLength)
 	}
 	return h, which, nil
 }

@@ -79,7 +79,7 @@ func Open(b Backing, o Options) (im *Image, err error) {
 		}
 	}()
 	if o.depth > maxChain {
-		return nil, fmt.Errorf("%w: a chain of more than %d parents, or one that leads back to itself", ErrUnsupported, maxChain)
+		return nil, ErrCircularParents.unsupported(0, "a chain of more than %d parents: most likely it leads back to itself", maxChain)
 	}
 	im = &Image{b: b, ro: o.ReadOnly}
 	size, err := b.Size()
@@ -87,14 +87,14 @@ func Open(b Backing, o Options) (im *Image, err error) {
 		return nil, err
 	}
 	if size < headerSectionSize {
-		return nil, corrupt(size, "the file ends within its headers")
+		return nil, ErrTruncated.at(size, "the file ends within its headers")
 	}
 	head := make([]byte, 320*kib)
 	if _, err := b.ReadAt(head, 0); err != nil {
 		return nil, fmt.Errorf("vdisk: headers: %w", err)
 	}
 	if string(head[:8]) != "vhdxfile" {
-		return nil, corrupt(0, "the file does not begin with \"vhdxfile\"")
+		return nil, ErrNotVHDX.at(0, "the file does not begin with \"vhdxfile\"")
 	}
 	im.creator = creator(head)
 	if im.hdr, im.which, err = currentHeader(head[headerOffset1:][:headerSize], head[headerOffset2:][:headerSize]); err != nil {
@@ -158,21 +158,21 @@ func (im *Image) readRegions(size int64) error {
 	if im.hdr.LogLength != 0 {
 		for _, r := range rs {
 			if r.Offset < im.hdr.LogOffset+uint64(im.hdr.LogLength) && im.hdr.LogOffset < r.Offset+uint64(r.Length) {
-				return corrupt(int64(r.Offset), "region %v overlaps the log (%#x+%#x)", r.ID, im.hdr.LogOffset, im.hdr.LogLength)
+				return ErrOverlap.at(int64(r.Offset), "region %v overlaps the log (%#x+%#x)", r.ID, im.hdr.LogOffset, im.hdr.LogLength)
 			}
 		}
 	}
 	md, ok := findRegion(rs, regionMetadata)
 	if !ok {
-		return corrupt(regionOffset1, "the file has no metadata region")
+		return ErrRegions.at(regionOffset1, "the file has no metadata region")
 	}
 	bat, ok := findRegion(rs, regionBAT)
 	if !ok {
-		return corrupt(regionOffset1, "the file has no block allocation table")
+		return ErrRegions.at(regionOffset1, "the file has no block allocation table")
 	}
 	for _, r := range rs {
 		if r.Required && int64(r.Offset)+int64(r.Length) > roundUp(size, mib) {
-			return corrupt(int64(r.Offset), "region %v (%#x+%#x) lies beyond the file's end %#x: the file was truncated", r.ID, r.Offset, r.Length, size)
+			return ErrTruncated.at(int64(r.Offset), "region %v (%#x+%#x) lies beyond the file's end %#x: the file was truncated", r.ID, r.Offset, r.Length, size)
 		}
 	}
 	if _, err := im.b.ReadAt(b, int64(md.Offset)); err != nil {
@@ -186,7 +186,7 @@ func (im *Image) readRegions(size int64) error {
 	for i := range items {
 		it := &items[i]
 		if total += int(it.Length); total > 64*mib {
-			return corrupt(int64(md.Offset), "more than 64 MiB of metadata")
+			return ErrAbsurdSize.at(int64(md.Offset), "more than 64 MiB of metadata")
 		}
 		it.Data = make([]byte, it.Length)
 		if it.Length == 0 {
@@ -208,7 +208,7 @@ func (im *Image) readRegions(size int64) error {
 	}
 	im.g = im.p.geometry()
 	if uint64(bat.Length) < 8*im.g.entries {
-		return corrupt(int64(bat.Offset), "the block allocation table has room for %d entries; the disk needs %d", bat.Length/8, im.g.entries)
+		return ErrAbsurdSize.at(int64(bat.Offset), "the block allocation table has room for %d entries; the disk needs %d", bat.Length/8, im.g.entries)
 	}
 	im.batOff = int64(bat.Offset)
 	return nil
@@ -226,13 +226,13 @@ func (im *Image) entry(n uint64) (batEntry, error) {
 	case notPresent, undefined, zeroed, unmapped:
 	case partial, present:
 		if e.state() == partial && !im.p.HasParent {
-			return 0, corrupt(off, "block %d is partially present in an image without a parent", n)
+			return 0, ErrBlockState.at(off, "block %d is partially present in an image without a parent", n)
 		}
 		if e.offset() < headerSectionSize {
-			return 0, corrupt(off, "block %d lies at %#x, among the headers", n, e.offset())
+			return 0, ErrBlockPlace.at(off, "block %d lies at %#x, among the headers", n, e.offset())
 		}
 	default:
-		return 0, corrupt(off, "block %d has reserved state %d", n, e.state())
+		return 0, ErrBlockState.at(off, "block %d has reserved state %d", n, e.state())
 	}
 	return e, nil
 }

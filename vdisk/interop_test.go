@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -109,7 +110,7 @@ func TestWeReadAndWriteWhatQEMUMakes(t *testing.T) {
 		want := make([]byte, 5*mib)
 		copy(want[mib:], bytes.Repeat([]byte{0x5a}, 64*kib))
 		copy(want[4500*kib:], bytes.Repeat([]byte{0xa5}, 4*kib))
-		if fs, err := CheckPath(v); err != nil || len(fs) > 1 || len(fs) == 1 && fs[0].Damage { // QEMU leaves gaps
+		if fs, err := CheckPath(v); err != nil || slices.ContainsFunc(fs, func(f Finding) bool { return f.Severity != Noted }) { // QEMU leaves gaps
 			t.Errorf("%s: our check says %v, %v", kind, fs, err)
 		}
 		im, err := OpenPath(v, Options{}, FileOptions{})

@@ -74,7 +74,7 @@ func (im *Image) readPayload(p []byte, off int64) error {
 	case n == len(p):
 		return nil
 	case err == io.EOF:
-		return corrupt(off+int64(n), "a block's data lies beyond the file's end: the file was truncated, restore it from a copy")
+		return ErrTruncated.at(off+int64(n), "a block's data lies beyond the file's end: the file was truncated, restore it from a copy")
 	default:
 		return fmt.Errorf("vdisk: payload at %#x: %w", off, err)
 	}
@@ -112,10 +112,10 @@ func (im *Image) bitmapOf(block uint64) (int64, error) {
 	}
 	e := batEntry(w)
 	if e.state() != present {
-		return 0, corrupt(at, "chunk %d has a partially present block but no sector bitmap", c)
+		return 0, ErrBitmapMissing.at(at, "chunk %d has a partially present block but no sector bitmap", c)
 	}
 	if e.offset() < headerSectionSize {
-		return 0, corrupt(at, "the sector bitmap of chunk %d lies at %#x, among the headers", c, e.offset())
+		return 0, ErrBitmapPlace.at(at, "the sector bitmap of chunk %d lies at %#x, among the headers", c, e.offset())
 	}
 	return e.offset() + int64(block%im.g.chunkRatio)*int64(bitmapSize/im.g.chunkRatio), nil
 }
@@ -339,7 +339,7 @@ func (im *Image) needBitmap(block uint64) error {
 		return nil
 	case notPresent:
 	default:
-		return corrupt(at, "the sector bitmap of chunk %d is in state %v", c, batEntry(w).state())
+		return ErrBitmapState.at(at, "the sector bitmap of chunk %d is in state %v", c, batEntry(w).state())
 	}
 	off, kind, err := im.space.alloc(bitmapSize)
 	if err != nil {

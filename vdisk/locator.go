@@ -22,20 +22,20 @@ const maxLocatorEntries = 1024
 
 func decodeLocator(b []byte, off int64) (locator, error) {
 	if len(b) < 20 {
-		return nil, corrupt(off, "a parent locator of %d bytes", len(b))
+		return nil, ErrLocator.at(off, "a parent locator of %d bytes", len(b))
 	}
 	var typ GUID
 	copy(typ[:], b)
 	if typ != locatorVHDX {
-		return nil, unsupported(off, "a parent locator of type %v", typ)
+		return nil, ErrLocator.unsupported(off, "a parent locator of type %v", typ)
 	}
 	n := int(le.Uint16(b[18:]))
 	if n > maxLocatorEntries || 20+12*n > len(b) {
-		return nil, corrupt(off+18, "the parent locator claims %d entries", n)
+		return nil, ErrLocator.at(off+18, "the parent locator claims %d entries", n)
 	}
 	text := func(at, length int, what string) (string, error) {
 		if length == 0 || length%2 != 0 || at < 20+12*n || at > len(b) || length > len(b)-at {
-			return "", corrupt(off+int64(at), "a parent locator's %s (%d bytes) lies outside it", what, length)
+			return "", ErrLocator.at(off+int64(at), "a parent locator's %s (%d bytes) lies outside it", what, length)
 		}
 		u := make([]uint16, length/2)
 		for i := range u {
@@ -44,7 +44,7 @@ func decodeLocator(b []byte, off int64) (locator, error) {
 		s := string(utf16.Decode(u))
 		for _, r := range s {
 			if r == 0 || r == utf8.RuneError {
-				return "", corrupt(off+int64(at), "a parent locator's %s is not text", what)
+				return "", ErrLocator.at(off+int64(at), "a parent locator's %s is not text", what)
 			}
 		}
 		return s, nil
@@ -61,12 +61,12 @@ func decodeLocator(b []byte, off int64) (locator, error) {
 			return nil, err
 		}
 		if _, ok := l[k]; ok {
-			return nil, corrupt(off+20+12*int64(i), "the parent locator has the key %q twice", k)
+			return nil, ErrLocator.at(off+20+12*int64(i), "the parent locator has the key %q twice", k)
 		}
 		l[k] = v
 	}
 	if _, err := ParseGUID(l[keyLinkage]); err != nil {
-		return nil, corrupt(off, "the parent locator has no valid %s", keyLinkage)
+		return nil, ErrLocator.at(off, "the parent locator has no valid %s", keyLinkage)
 	}
 	return l, nil
 }

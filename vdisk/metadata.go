@@ -32,11 +32,11 @@ const (
 // the region's, off where the table lies in the file.
 func decodeMetadataTable(b []byte, length uint32, off int64) ([]item, error) {
 	if len(b) < metadataTableSize || string(b[:8]) != "metadata" {
-		return nil, corrupt(off, "no metadata table")
+		return nil, ErrMetadata.at(off, "no metadata table")
 	}
 	n := int(le.Uint16(b[10:]))
 	if n > maxMetadata {
-		return nil, corrupt(off+10, "the metadata table claims %d entries, more than %d", n, maxMetadata)
+		return nil, ErrAbsurdSize.at(off+10, "the metadata table claims %d entries, more than %d", n, maxMetadata)
 	}
 	type key struct {
 		id   GUID
@@ -56,21 +56,21 @@ func decodeMetadataTable(b []byte, length uint32, off int64) ([]item, error) {
 		it.User, it.Disk, it.Required = flags&flagUser != 0, flags&flagDisk != 0, flags&flagRequired != 0
 		switch {
 		case it.ID.IsZero():
-			return nil, corrupt(at, "metadata item %d has no identity", i)
+			return nil, ErrMetadata.at(at, "metadata item %d has no identity", i)
 		case seen[key{it.ID, it.User}]:
-			return nil, corrupt(at, "metadata item %v is listed twice", it.ID)
+			return nil, ErrMetadata.at(at, "metadata item %v is listed twice", it.ID)
 		case size > maxMetadataItem:
-			return nil, corrupt(at+20, "metadata item %v claims %d bytes, more than 1 MiB", it.ID, size)
+			return nil, ErrAbsurdSize.at(at+20, "metadata item %v claims %d bytes, more than 1 MiB", it.ID, size)
 		case size == 0 && it.Offset != 0:
-			return nil, corrupt(at+16, "empty metadata item %v has offset %#x", it.ID, it.Offset)
+			return nil, ErrMetadata.at(at+16, "empty metadata item %v has offset %#x", it.ID, it.Offset)
 		case size != 0 && (it.Offset < metadataTableSize || it.Offset > length || size > length-it.Offset):
-			return nil, corrupt(at+16, "metadata item %v (%#x+%#x) lies outside the metadata region", it.ID, it.Offset, size)
+			return nil, ErrMetadata.at(at+16, "metadata item %v (%#x+%#x) lies outside the metadata region", it.ID, it.Offset, size)
 		case it.User && it.Required:
-			return nil, unsupported(at, "the file requires an unknown user metadata item %v", it.ID)
+			return nil, ErrUnknownRequired.unsupported(at, "the file requires an unknown user metadata item %v", it.ID)
 		}
 		if it.User {
 			if users++; users > 1024 {
-				return nil, corrupt(at, "more than 1024 user metadata items")
+				return nil, ErrAbsurdSize.at(at, "more than 1024 user metadata items")
 			}
 		}
 		seen[key{it.ID, it.User}] = true
@@ -80,7 +80,7 @@ func decodeMetadataTable(b []byte, length uint32, off int64) ([]item, error) {
 	for i, a := range items {
 		for _, b := range items[:i] {
 			if a.Length > 0 && b.Length > 0 && a.Offset < b.Offset+b.Length && b.Offset < a.Offset+a.Length {
-				return nil, corrupt(off, "metadata items %v and %v overlap", b.ID, a.ID)
+				return nil, ErrOverlap.at(off, "metadata items %v and %v overlap", b.ID, a.ID)
 			}
 		}
 	}
@@ -153,12 +153,12 @@ func parseParams(items []item, base int64) (p params, locator []byte, err error)
 		}
 		if !ok {
 			if it.Required {
-				return p, nil, unsupported(off, "the file requires an unknown metadata item %v", it.ID)
+				return p, nil, ErrUnknownRequired.unsupported(off, "the file requires an unknown metadata item %v", it.ID)
 			}
 			continue
 		}
 		if size >= 0 && len(it.Data) != size {
-			return p, nil, corrupt(off, "metadata item %v has %d bytes, not %d", it.ID, len(it.Data), size)
+			return p, nil, ErrMetadata.at(off, "metadata item %v has %d bytes, not %d", it.ID, len(it.Data), size)
 		}
 		at[it.ID] = off
 		switch it.ID {
@@ -179,17 +179,17 @@ func parseParams(items []item, base int64) (p params, locator []byte, err error)
 	}
 	for _, id := range []GUID{itemFileParameters, itemDiskSize, itemPage83, itemLogicalSector, itemPhysicalSector} {
 		if _, ok := at[id]; !ok {
-			return p, nil, corrupt(base, "required metadata item %v is missing", id)
+			return p, nil, ErrMetadata.at(base, "required metadata item %v is missing", id)
 		}
 	}
 	if err := p.check(); err != nil {
-		return p, nil, corrupt(base, "%v", err)
+		return p, nil, ErrAbsurdSize.at(base, "%v", err)
 	}
 	if _, ok := at[itemParentLocator]; ok != p.HasParent {
 		if p.HasParent {
-			return p, nil, corrupt(base, "the file has a parent but no parent locator")
+			return p, nil, ErrLocator.at(base, "the file has a parent but no parent locator")
 		}
-		return p, nil, corrupt(at[itemParentLocator], "a parent locator in a file without a parent")
+		return p, nil, ErrLocator.at(at[itemParentLocator], "a parent locator in a file without a parent")
 	}
 	return p, locator, nil
 }

@@ -28,14 +28,14 @@ func encodeRegions(rs []region) []byte {
 // decodeRegions reads one copy of the region table; off is where it lies.
 func decodeRegions(b []byte, off int64) ([]region, error) {
 	if len(b) < regionTableSize || string(b[:4]) != "regi" {
-		return nil, corrupt(off, "no region table")
+		return nil, ErrRegionTable.at(off, "no region table")
 	}
 	if le.Uint32(b[4:]) != checksum(b[:regionTableSize], 4) {
-		return nil, corrupt(off+4, "the region table's checksum is wrong")
+		return nil, ErrRegionTable.at(off+4, "the region table's checksum is wrong")
 	}
 	n := le.Uint32(b[8:])
 	if n > maxRegions {
-		return nil, corrupt(off+8, "the region table claims %d entries, more than %d", n, maxRegions)
+		return nil, ErrAbsurdSize.at(off+8, "the region table claims %d entries, more than %d", n, maxRegions)
 	}
 	rs := make([]region, 0, min(n, 16))
 	for i := range int(n) {
@@ -46,20 +46,20 @@ func decodeRegions(b []byte, off int64) ([]region, error) {
 		at := off + 16 + 32*int64(i)
 		switch {
 		case r.Offset%mib != 0 || r.Length%mib != 0 || r.Length == 0:
-			return nil, corrupt(at+16, "region %v (%#x+%#x) is not made of whole MiB", r.ID, r.Offset, r.Length)
+			return nil, ErrRegions.at(at+16, "region %v (%#x+%#x) is not made of whole MiB", r.ID, r.Offset, r.Length)
 		case r.Offset < headerSectionSize || r.Offset > maxFileEnd-uint64(r.Length):
-			return nil, corrupt(at+16, "region %v (%#x+%#x) lies outside the file's data", r.ID, r.Offset, r.Length)
+			return nil, ErrRegions.at(at+16, "region %v (%#x+%#x) lies outside the file's data", r.ID, r.Offset, r.Length)
 		}
 		for _, o := range rs {
 			if o.ID == r.ID {
-				return nil, corrupt(at, "region %v is listed twice", r.ID)
+				return nil, ErrRegions.at(at, "region %v is listed twice", r.ID)
 			}
 			if r.Offset < o.Offset+uint64(o.Length) && o.Offset < r.Offset+uint64(r.Length) {
-				return nil, corrupt(at+16, "region %v (%#x+%#x) overlaps region %v (%#x+%#x)", r.ID, r.Offset, r.Length, o.ID, o.Offset, o.Length)
+				return nil, ErrOverlap.at(at+16, "region %v (%#x+%#x) overlaps region %v (%#x+%#x)", r.ID, r.Offset, r.Length, o.ID, o.Offset, o.Length)
 			}
 		}
 		if r.Required && r.ID != regionBAT && r.ID != regionMetadata {
-			return nil, unsupported(at, "the file requires an unknown region %v", r.ID)
+			return nil, ErrUnknownRequired.unsupported(at, "the file requires an unknown region %v", r.ID)
 		}
 		rs = append(rs, r)
 	}

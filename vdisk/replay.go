@@ -47,7 +47,7 @@ func (l *logReader) entry(at int64, guid GUID, withData bool) (e logEntry, size 
 		return e, 0, false, nil
 	}
 	if size > maxEntry {
-		return e, 0, false, unsupported(l.off+at, "a log entry of %d bytes, more than %d MiB", size, maxEntry/mib)
+		return e, 0, false, ErrAbsurdSize.unsupported(l.off+at, "a log entry of %d bytes, more than %d MiB", size, maxEntry/mib)
 	}
 	b := make([]byte, size)
 	if err := l.read(b, at); err != nil {
@@ -109,7 +109,7 @@ func (l *logReader) findSequence(guid GUID) (s sequence, err error) {
 		}
 	}
 	if best == nil {
-		return s, corrupt(l.off, "the log is in use but holds no valid sequence of entries")
+		return s, ErrLog.at(l.off, "the log is in use but holds no valid sequence of entries")
 	}
 	last := best[len(best)-1]
 	return sequence{best, (last.at + last.size) % l.length}, nil
@@ -129,7 +129,7 @@ const maxEntry = 256 * mib
 func (im *Image) replay(size int64) error {
 	l := logReader{im.b, int64(im.hdr.LogOffset), int64(im.hdr.LogLength)}
 	if l.off+l.length > size {
-		return corrupt(headerOffset1, "the log (%#x+%#x) lies beyond the file's end %#x", l.off, l.length, size)
+		return ErrTruncated.at(headerOffset1, "the log (%#x+%#x) lies beyond the file's end %#x", l.off, l.length, size)
 	}
 	s, err := l.findSequence(im.hdr.LogGUID)
 	if err != nil {
@@ -137,10 +137,10 @@ func (im *Image) replay(size int64) error {
 	}
 	newest := s.entries[len(s.entries)-1]
 	if limit := uint64(size) + maxGrowth; newest.flushed > limit || newest.last > limit {
-		return corrupt(l.off+newest.at, "the log speaks of a file of %d bytes", max(newest.flushed, newest.last))
+		return ErrAbsurdSize.at(l.off+newest.at, "the log speaks of a file of %d bytes", max(newest.flushed, newest.last))
 	}
 	if uint64(size) < newest.flushed {
-		return corrupt(size, "the file is %d bytes long, but the log says that %d were durable: it was truncated, restore it from a copy", size, newest.flushed)
+		return ErrTruncated.at(size, "the file is %d bytes long, but the log says that %d were durable: it was truncated, restore it from a copy", size, newest.flushed)
 	}
 	var target io.WriterAt = im.b
 	var o *overlay
@@ -157,12 +157,12 @@ func (im *Image) replay(size int64) error {
 			return err
 		}
 		if !ok {
-			return corrupt(l.off+e.at, "a log entry changed while it was being read")
+			return ErrLog.at(l.off+e.at, "a log entry changed while it was being read")
 		}
 		for _, w := range entry.Writes {
 			if w.Data != nil {
 				if uint64(w.Offset) > uint64(size)+maxGrowth {
-					return corrupt(l.off+e.at, "a log entry writes to %#x, far beyond the file's end %#x", w.Offset, size)
+					return ErrAbsurdSize.at(l.off+e.at, "a log entry writes to %#x, far beyond the file's end %#x", w.Offset, size)
 				}
 				end = max(end, w.Offset+logSector)
 			}
@@ -173,7 +173,7 @@ func (im *Image) replay(size int64) error {
 			}
 		}
 		if o != nil && len(o.pages)*logSector > maxOverlay {
-			return unsupported(l.off, "the log holds more than %d MiB of changes; open the image for writing once", maxOverlay/mib)
+			return ErrAbsurdSize.unsupported(l.off, "the log holds more than %d MiB of changes; open the image for writing once", maxOverlay/mib)
 		}
 	}
 	if o != nil {

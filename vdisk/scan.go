@@ -66,7 +66,7 @@ func (im *Image) scan(size int64, report func(error) error) (*usage, error) {
 		b := buf[:min(mib, total-at)]
 		if n, err := im.b.ReadAt(b, im.batOff+at); n < len(b) {
 			if err == io.EOF {
-				err = corrupt(im.batOff+at+int64(n), "the file ends within the block allocation table")
+				err = ErrTruncated.at(im.batOff+at+int64(n), "the file ends within the block allocation table")
 			}
 			return nil, err
 		}
@@ -99,26 +99,32 @@ func (im *Image) scanEntry(u *usage, index uint64, e batEntry, size int64) error
 	switch {
 	case bitmap && s == notPresent, !bitmap && s <= unmapped:
 		return nil
-	case bitmap && s != present, s != present && s != partial:
-		return corrupt(off, "%s is in state %v", what, s)
+	case bitmap && s != present:
+		return ErrBitmapState.at(off, "%s is in state %v", what, s)
+	case s != present && s != partial:
+		return ErrBlockState.at(off, "%s is in state %v", what, s)
 	case bitmap && !im.p.HasParent:
-		return corrupt(off, "%s is allocated in an image without a parent", what)
+		return ErrBitmapState.at(off, "%s is allocated in an image without a parent", what)
 	case s == partial && !im.p.HasParent:
-		return corrupt(off, "%s is partially present in an image without a parent", what)
+		return ErrBlockState.at(off, "%s is partially present in an image without a parent", what)
+	case bitmap && e.offset() >= 0 && e.offset() < headerSectionSize:
+		return ErrBitmapPlace.at(off, "%s lies at %#x, among the headers", what, e.offset())
 	case e.offset() < headerSectionSize:
-		return corrupt(off, "%s lies at %#x, among the headers", what, e.offset())
+		return ErrBlockPlace.at(off, "%s lies at %#x, among the headers", what, e.offset())
+	case bitmap && e.offset() > size-n:
+		return ErrBitmapPlace.at(off, "%s (%#x+%#x) reaches beyond the file's end %#x", what, e.offset(), n, size)
 	case e.offset() >= size || e.offset() < 0:
-		return corrupt(off, "%s lies at %#x, beyond the file's end %#x: the file was truncated, or the entry is damaged", what, e.offset(), size)
+		return ErrBlockBeyondEnd.at(off, "%s lies at %#x, beyond the file's end %#x: the file was truncated, or the entry is damaged", what, e.offset(), size)
 	}
 	// Some tools end fixed images in the midst of the last block: what the disk
 	// needs must be there, not the whole block.
 	if block := index - index/(im.g.chunkRatio+1); !bitmap {
 		if need := min(n, int64(im.p.DiskSize)-int64(block)*n); need > 0 && e.offset()+need > size {
-			return corrupt(off, "%s (%#x+%#x) reaches beyond the file's end %#x: the file was truncated", what, e.offset(), need, size)
+			return ErrBlockCut.at(off, "%s (%#x+%#x) reaches beyond the file's end %#x: the file was truncated", what, e.offset(), need, size)
 		}
 	}
 	if at, ok := u.take(e.offset(), n); !ok {
-		return corrupt(off, "%s (%#x+%#x) overlaps something else at %#x", what, e.offset(), n, at)
+		return ErrOverlap.at(off, "%s (%#x+%#x) overlaps something else at %#x", what, e.offset(), n, at)
 	}
 	return nil
 }

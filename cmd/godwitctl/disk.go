@@ -265,16 +265,16 @@ func (c *diskCommand) check(_ context.Context, names []string) (int, error) {
 	}{names[0], damage, append([]vdisk.Finding{}, fs...)}
 	c.show(result, func() {
 		for _, f := range fs {
-			kind := "note"
+			kind := string(f.Severity)
 			if f.Damage {
 				kind = "DAMAGE"
 			}
-			fmt.Printf("%s: %s: %s\n", names[0], kind, f.Text)
+			fmt.Printf("%s: %#x: %s: %s: %s\n    %s\n", names[0], f.Offset, kind, f.Name, f.Text, f.Do)
 		}
 		if damage == 0 {
 			fmt.Printf("%s: no damage\n", names[0])
 		} else {
-			fmt.Printf("%s: %d kinds of damage; copy what can be read (godwitctl disk convert) before anything writes to it\n", names[0], damage)
+			fmt.Printf("%s: %d of these are damage; copy what can be read (godwitctl disk convert) before anything writes to it, or see what repair -n would do\n", names[0], damage)
 		}
 	})
 	if damage > 0 {
