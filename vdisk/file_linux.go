@@ -168,6 +168,19 @@ func CheckPath(path string) ([]Finding, error) {
 	return Check(b, Options{Parent: parentFinder(path)})
 }
 
+// RepairPath repairs the image in a file, which nobody else may have open.
+func RepairPath(path string, o RepairOptions) ([]Fix, error) {
+	b, err := OpenFile(path, FileOptions{ReadOnly: o.DryRun})
+	if err != nil {
+		return nil, err
+	}
+	fixes, err := Repair(b, o)
+	if err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
+	}
+	return fixes, err
+}
+
 // parentFinder resolves one chain of parents, from child to child's parent.
 func parentFinder(child string) func([]ParentPath) (Backing, error) {
 	var seen []os.FileInfo

@@ -20,7 +20,8 @@ type Options struct {
 	// can. A backing with a method Capacity() int64 says it itself.
 	Capacity int64
 	depth    int
-	orphan   bool // go without the parent: only Check does, which reads no data
+	salvage  bool // open what findSpace would refuse: only Repair does
+	orphan   bool // go without the parent: only Check and Repair do, which read none of its data
 }
 
 // A ParentPath is one of a locator's entries.
@@ -35,6 +36,8 @@ const maxChain = 256
 type Image struct {
 	b  Backing // as seen through a replayed log where that lives in memory
 	ro bool
+	// salvage: a repair takes what an opening would refuse.
+	salvage bool
 
 	p       params
 	g       geometry
@@ -81,7 +84,7 @@ func Open(b Backing, o Options) (im *Image, err error) {
 	if o.depth > maxChain {
 		return nil, ErrCircularParents.unsupported(0, "a chain of more than %d parents: most likely it leads back to itself", maxChain)
 	}
-	im = &Image{b: b, ro: o.ReadOnly}
+	im = &Image{b: b, ro: o.ReadOnly, salvage: o.salvage}
 	size, err := b.Size()
 	if err != nil {
 		return nil, err
@@ -124,7 +127,7 @@ func Open(b Backing, o Options) (im *Image, err error) {
 		size = o.Capacity
 	}
 	im.space = space{b: b, limit: o.Capacity, size: size}
-	if !im.ro {
+	if !im.ro && !o.salvage {
 		if err := im.findSpace(size); err != nil {
 			return nil, err
 		}

@@ -139,7 +139,7 @@ func (im *Image) replay(size int64) error {
 	if limit := uint64(size) + maxGrowth; newest.flushed > limit || newest.last > limit {
 		return ErrAbsurdSize.at(l.off+newest.at, "the log speaks of a file of %d bytes", max(newest.flushed, newest.last))
 	}
-	if uint64(size) < newest.flushed {
+	if uint64(size) < newest.flushed && !im.salvage {
 		return ErrTruncated.at(size, "the file is %d bytes long, but the log says that %d were durable: it was truncated, restore it from a copy", size, newest.flushed)
 	}
 	var target io.WriterAt = im.b

@@ -29,6 +29,8 @@ usage: godwitctl disk COMMAND [OPTION ...] FILE ...
     create -parent base.vhdx web.vhdx            a differencing image over base.vhdx
     info web.vhdx
     check web.vhdx                               looks, and changes nothing; status 3 if there is damage
+    repair -n web.vhdx                           what a repair would do
+    repair web.vhdx                              mends it, and loses nothing that can be read
     convert disk.raw web.vhdx                    either way; formats by suffix, or by -from and -to
     map web.vhdx                                 what lies where
 
@@ -51,6 +53,7 @@ type diskCommand struct {
 	from    string
 	to      string
 	noMeter bool
+	dry     bool
 }
 
 // bytesFlag is a size such as 512, 64K, 32M, 100G or 1T.
@@ -98,6 +101,9 @@ func disk(args []string) int {
 		run = c.check
 	case "map":
 		run = c.mapping
+	case "repair":
+		c.f.BoolVar(&c.dry, "n", false, "only say what would be done")
+		run = c.repair
 	case "convert":
 		create()
 		c.f.StringVar(&c.from, "from", "", "`format` of the source: raw or vhdx")

@@ -52,3 +52,33 @@ func TestDiskCommandsWorkTogether(t *testing.T) {
 	run(damaged, "check", at("a.vhdx"))
 	run(1, "info", at("nothing.vhdx"))
 }
+
+func TestRepairCommandMendsATruncatedImage(t *testing.T) {
+	at := filepath.Join(t.TempDir(), "a.vhdx")
+	if got := disk([]string{"create", "-size", "4M", "-block", "1M", "-fixed", at}); got != 0 {
+		t.Fatal(got)
+	}
+	st, err := os.Stat(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(at, st.Size()-3<<19); err != nil {
+		t.Fatal(err)
+	}
+	for _, step := range []struct {
+		args []string
+		want int
+	}{
+		{[]string{"check", at}, damaged},
+		{[]string{"repair", "-n", at}, 0},
+		{[]string{"check", "-json", at}, damaged},
+		{[]string{"repair", "-json", at}, 0},
+		{[]string{"check", at}, 0},
+		{[]string{"repair", at}, 0},
+		{[]string{"repair", at + "x"}, 1},
+	} {
+		if got := disk(step.args); got != step.want {
+			t.Errorf("disk %v: status %d, not %d", step.args, got, step.want)
+		}
+	}
+}
