@@ -135,7 +135,7 @@ type Info struct {
 func (im *Image) Info() (Info, error) {
 	i := Info{
 		Size: im.Size(), Kind: "dynamic", BlockSize: im.BlockSize(), LogicalSector: im.SectorSize(),
-		PhysicalSector: int(im.p.PhysicalSector), Blocks: im.g.blocks, LogSize: int64(im.hdr.LogLength), LogInUse: !im.hdr.LogGUID.IsZero(),
+		PhysicalSector: int(im.p.PhysicalSector), LogSize: int64(im.hdr.LogLength), LogInUse: !im.hdr.LogGUID.IsZero(),
 		Creator: im.creator, FileWriteGUID: im.hdr.FileWriteGUID.String(), DataWriteGUID: im.hdr.DataWriteGUID.String(), DiskID: im.p.Page83.String(),
 	}
 	switch {
@@ -159,10 +159,14 @@ func (im *Image) Info() (Info, error) {
 	if i.FileSize, err = im.b.Size(); err != nil {
 		return i, err
 	}
-	for n := range im.g.blocks {
-		e, err := im.entry(n)
+	for n := uint64(0); ; n++ {
+		e, there, err := im.lookup(n)
 		if err != nil {
 			return i, err
+		}
+		if !there {
+			i.Blocks = n
+			break
 		}
 		if e.state() == present || e.state() == partial {
 			i.Allocated++
@@ -186,10 +190,13 @@ type Extent struct {
 func (im *Image) Extents(off int64, f func(Extent) error) error {
 	bs := int64(im.p.BlockSize)
 	var cur Extent
-	for n := uint64(off / bs); n < im.g.blocks; n++ {
-		e, err := im.entry(n)
+	for n := uint64(off / bs); ; n++ {
+		e, there, err := im.lookup(n)
 		if err != nil {
 			return err
+		}
+		if !there || int64(n)*bs >= im.Size() {
+			break
 		}
 		x := Extent{Offset: int64(n) * bs, Length: min(bs, im.Size()-int64(n)*bs), State: e.state().String()}
 		if e.state() == present || e.state() == partial {

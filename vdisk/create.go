@@ -83,7 +83,7 @@ func Create(b Backing, o CreateOptions) error {
 	logAt := int64(headerSectionSize)
 	mdAt := logAt + o.LogSize
 	batAt := mdAt + int64(len(md))
-	batLen := roundUp(int64(g.entries)*8, mib)
+	batLen := batRoom(&p)
 	end := batAt + batLen
 	first := end
 	if o.Fixed {

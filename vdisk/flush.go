@@ -65,6 +65,7 @@ func (im *Image) commitPages(end int64) error {
 			if _, err := im.b.WriteAt(w.Data, w.Offset); err != nil {
 				return fmt.Errorf("vdisk: metadata at %#x: %w", w.Offset, err)
 			}
+			im.mirrored(w)
 		}
 	}
 	im.meta.done(pages)
@@ -116,6 +117,9 @@ func (im *Image) Close() error {
 		im.blocks[i].Lock()
 		im.blocks[i].Unlock()
 	}
+	// A resize or compaction sees it too, at its next step.
+	im.reshape.Lock()
+	defer im.reshape.Unlock()
 	var err error
 	if !im.ro && im.failed.Load() == nil {
 		err = im.retire()

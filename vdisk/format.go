@@ -81,6 +81,9 @@ var (
 	// ErrCancelled answers requests that were cancelled: they will not touch
 	// the medium any more.
 	ErrCancelled = errors.New("cancelled")
+	// ErrBeyondEnd is in the answer to requests that reach beyond the disk's end,
+	// which a resize may have brought nearer.
+	ErrBeyondEnd = errors.New("beyond the disk's end")
 	// ErrNoSpace is in errors about a backing that can not grow further.
 	ErrNoSpace = errors.New("no space left in the backing")
 )

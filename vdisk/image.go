@@ -60,6 +60,9 @@ type Image struct {
 	// from its payload (RLock), by block number modulo their count.
 	blocks  [64]sync.RWMutex
 	bitmaps sync.Mutex // allocation of sector bitmaps
+	reshape sync.Mutex // one change of the image's layout at a time: resize, compaction; before blocks
+	moving  atomic.Pointer[blockMove]
+	mirror  *batMirror // where the BAT is being copied to; for whoever runs a commit
 
 	session atomic.Uint32 // sessionNone, sessionFile or sessionData
 	failed  atomic.Pointer[error]
@@ -238,6 +241,19 @@ func (im *Image) entry(n uint64) (batEntry, error) {
 		return 0, ErrBlockState.at(off, "block %d has reserved state %d", n, e.state())
 	}
 	return e, nil
+}
+
+// lookup is entry for those who hold no block's lock; there is false behind the
+// disk's last block.
+func (im *Image) lookup(n uint64) (e batEntry, there bool, err error) {
+	l := &im.blocks[n%uint64(len(im.blocks))]
+	l.RLock()
+	defer l.RUnlock()
+	if n >= im.g.blocks {
+		return 0, false, nil
+	}
+	e, err = im.entry(n)
+	return e, true, err
 }
 
 // fail makes err the answer to all further writes: memory is ahead of the file and

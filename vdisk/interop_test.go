@@ -2,6 +2,7 @@ package vdisk
 
 import (
 	"bytes"
+	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -160,6 +161,29 @@ func TestVHDIInfoReadsWhatWeWrite(t *testing.T) {
 	ours(t, v, CreateOptions{Size: 4 * mib, BlockSize: mib}, false)
 	out, err := tool(t, "vhdiinfo", "libvhdi-utils", v)
 	if err != nil || !strings.Contains(out, "4194304 bytes") || !strings.Contains(out, "Dynamic") {
+		t.Errorf("vhdiinfo: %v\n%s", err, out)
+	}
+}
+
+// othersRead has an image of ours read by the tools that know its kind.
+func othersRead(t *testing.T, v string, want []byte, sector int) {
+	t.Helper()
+	dir := t.TempDir()
+	if sector != 4096 {
+		r := filepath.Join(dir, "a.raw")
+		if err := os.WriteFile(r, want, 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if out := qemu(t, "check", v); !strings.Contains(out, "No errors") {
+			t.Errorf("qemu-img check: %s", out)
+		}
+		qemu(t, "info", v)
+		qemu(t, "compare", "-f", "vhdx", "-F", "raw", v, r)
+	}
+	if out, err := tool(t, "7zz", "7zip", "t", "-tVHDX", v); err != nil {
+		t.Errorf("7zz: %v\n%s", err, out)
+	}
+	if out, err := tool(t, "vhdiinfo", "libvhdi-utils", v); err != nil || !strings.Contains(out, fmt.Sprintf("%d bytes", len(want))) {
 		t.Errorf("vhdiinfo: %v\n%s", err, out)
 	}
 }

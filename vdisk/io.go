@@ -16,7 +16,19 @@ func (im *Image) check(off, n int64) error {
 		return fmt.Errorf("vdisk: %d bytes at %d are not whole sectors of %d bytes", n, off, s)
 	}
 	if size := im.Size(); n > size || off > size-n {
-		return fmt.Errorf("vdisk: %d bytes at %d reach beyond the disk's end %d", n, off, size)
+		return fmt.Errorf("%w: %d bytes at %d of a disk of %d", ErrBeyondEnd, n, off, size)
+	}
+	return nil
+}
+
+// live is asked with the block's lock held: since check the image may have been
+// closed, and the disk may have become smaller.
+func (im *Image) live(block uint64, in, n int64) error {
+	if im.closed.Load() {
+		return ErrClosed
+	}
+	if off := int64(block)*int64(im.p.BlockSize) + in; off+n > im.Size() {
+		return im.check(off, n)
 	}
 	return nil
 }
@@ -48,8 +60,8 @@ func (im *Image) readBlock(block uint64, in int64, p []byte) error {
 	l := &im.blocks[block%uint64(len(im.blocks))]
 	l.RLock()
 	defer l.RUnlock()
-	if im.closed.Load() {
-		return ErrClosed
+	if err := im.live(block, in, int64(len(p))); err != nil {
+		return err
 	}
 	e, err := im.entry(block)
 	if err != nil {
@@ -85,7 +97,9 @@ func (im *Image) readThrough(p []byte, off int64) error {
 	if n := im.Size() - off; n < int64(len(p)) {
 		n = max(n, 0)
 		clear(p[n:])
-		p = p[:n]
+		if p = p[:n]; n == 0 {
+			return nil
+		}
 	}
 	_, err := im.ReadAt(p, off)
 	return err
@@ -197,7 +211,11 @@ func (im *Image) startWrite(off, n int64) error {
 func (im *Image) writeBlock(block uint64, in int64, p []byte) error {
 	l := &im.blocks[block%uint64(len(im.blocks))]
 	l.RLock()
-	e, err := im.entry(block)
+	var e batEntry
+	err := im.live(block, in, int64(len(p)))
+	if err == nil {
+		e, err = im.entry(block)
+	}
 	if err == nil && e.state() == present {
 		err = im.writePayload(p, e.offset()+in)
 		l.RUnlock()
@@ -209,8 +227,8 @@ func (im *Image) writeBlock(block uint64, in int64, p []byte) error {
 	}
 	l.Lock()
 	defer l.Unlock()
-	if im.closed.Load() {
-		return ErrClosed
+	if err := im.live(block, in, int64(len(p))); err != nil {
+		return err
 	}
 	if e, err = im.entry(block); err != nil {
 		return err
@@ -227,6 +245,9 @@ func (im *Image) writeBlock(block uint64, in int64, p []byte) error {
 func (im *Image) writePayload(p []byte, off int64) error {
 	if _, err := im.b.WriteAt(p, off); err != nil {
 		return fmt.Errorf("vdisk: payload at %#x: %w", off, err)
+	}
+	if m := im.moving.Load(); m != nil {
+		m.wrote(im, p, off)
 	}
 	return nil
 }
@@ -247,7 +268,7 @@ func (im *Image) allocate(block uint64, e batEntry, in int64, p []byte) error {
 		return err
 	}
 	undo := func(err error) error { im.space.putBack(off, bs); return err }
-	if c != holdsZeroes && !(fromParent && !whole) {
+	if c == holdsOld && !(fromParent && !whole) {
 		if err := im.zeroFile(off, in); err != nil {
 			return undo(err)
 		}
@@ -345,7 +366,7 @@ func (im *Image) needBitmap(block uint64) error {
 	if err != nil {
 		return err
 	}
-	if kind != holdsZeroes {
+	if kind == holdsOld {
 		if err := im.zeroFile(off, bitmapSize); err != nil {
 			im.space.putBack(off, bitmapSize)
 			return err

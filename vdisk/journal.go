@@ -118,6 +118,26 @@ type committer struct {
 	err     error // of the last run
 }
 
+// alone runs f, which may do what a commit does and more, while no commit runs.
+// It serves no other caller.
+func (c *committer) alone(f func() error) error {
+	c.mu.Lock()
+	if c.cond.L == nil {
+		c.cond.L = &c.mu
+	}
+	for c.running {
+		c.cond.Wait()
+	}
+	c.running = true
+	c.mu.Unlock()
+	err := f()
+	c.mu.Lock()
+	c.running = false
+	c.cond.Broadcast()
+	c.mu.Unlock()
+	return err
+}
+
 func (c *committer) do(f func() error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()

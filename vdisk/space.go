@@ -11,6 +11,7 @@ type content uint8
 
 const (
 	holdsZeroes content = iota // reads as zero, durably: a new block needs neither zeroing nor a flush
+	holdsHoles                 // reads as zero, durably after the next flush: a new block needs that flush before the BAT says so
 	holdsOld                   // some other block's bytes: zero what is not overwritten, and flush before the BAT says so
 )
 
@@ -30,6 +31,7 @@ type space struct {
 	size  int64        // of the backing: allocated ahead of end, reads as zero from end on
 	free  []freeRegion // sorted, disjoint, alike neighbours merged
 	given []freeRegion // given back, but the metadata that says so is not durable yet
+	holes bool         // some of free may hold holes
 }
 
 // ahead is how much the file grows at a time: fewer truncations, and their
@@ -40,26 +42,11 @@ const ahead = 64 * mib
 func (s *space) alloc(n int64) (off int64, c content, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, want := range []content{holdsZeroes, holdsOld} {
+	for want := holdsZeroes; want <= holdsOld; want++ {
 		for i, r := range s.free {
-			if r.c != want || r.n < n {
-				continue
+			if r.c == want && r.n >= n {
+				return r.off, want, s.cut(i, n)
 			}
-			off = r.off
-			if end := off + n; end > s.size {
-				// The file ends within its last MiB; what is allocated must
-				// be in it, or a crash leaves a block that reaches beyond.
-				if err := s.b.Truncate(end); err != nil {
-					return 0, 0, err
-				}
-				s.size = end
-			}
-			if r.n == n {
-				s.free = append(s.free[:i], s.free[i+1:]...)
-			} else {
-				s.free[i].off, s.free[i].n = r.off+n, r.n-n
-			}
-			return off, want, nil
 		}
 	}
 	if s.limit != 0 && s.end+n > s.limit || s.end+n > maxFileEnd {
@@ -83,10 +70,48 @@ func (s *space) alloc(n int64) (off int64, c content, err error) {
 	return off, holdsZeroes, nil
 }
 
-// giveBack takes a region that durable metadata may still refer to.
-func (s *space) giveBack(off, n int64) {
+// allocBelow finds n bytes as near to the file's start as can be, all of them below
+// limit; ok is false if there are none.
+func (s *space) allocBelow(n, limit int64) (off int64, c content, ok bool, err error) {
 	s.mu.Lock()
-	s.given = append(s.given, freeRegion{off, n, holdsOld})
+	defer s.mu.Unlock()
+	for i, r := range s.free {
+		if r.off+n > limit {
+			break
+		}
+		if r.n >= n {
+			return r.off, r.c, true, s.cut(i, n)
+		}
+	}
+	return 0, 0, false, nil
+}
+
+// cut takes n bytes from the start of a free region. mu is held.
+func (s *space) cut(i int, n int64) error {
+	r := s.free[i]
+	if end := r.off + n; end > s.size {
+		// The file ends within its last MiB; what is allocated must
+		// be in it, or a crash leaves a block that reaches beyond.
+		if err := s.b.Truncate(end); err != nil {
+			return err
+		}
+		s.size = end
+	}
+	if r.n == n {
+		s.free = append(s.free[:i], s.free[i+1:]...)
+	} else {
+		s.free[i].off, s.free[i].n = r.off+n, r.n-n
+	}
+	return nil
+}
+
+// giveBack takes a region that durable metadata may still refer to.
+func (s *space) giveBack(off, n int64) { s.giveBackAs(off, n, holdsOld) }
+
+// giveBackAs does so with a region that is known to read as zero now.
+func (s *space) giveBackAs(off, n int64, c content) {
+	s.mu.Lock()
+	s.given = append(s.given, freeRegion{off, n, c})
 	s.mu.Unlock()
 }
 
@@ -97,8 +122,8 @@ func (s *space) putBack(off, n int64) {
 	s.mu.Unlock()
 }
 
-// takeGiven is called before a commit takes the changed pages, settle with its
-// answer after it: the regions may be reused then.
+// takeGiven is called before a commit takes the changed pages and flushes, settle
+// with its answer after it: the regions may be reused then.
 func (s *space) takeGiven() []freeRegion {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -110,15 +135,37 @@ func (s *space) takeGiven() []freeRegion {
 func (s *space) settle(g []freeRegion) {
 	for i := range g {
 		// The host's storage gets the space back at once. What it promises
-		// about reading zeroes is durable only with the next flush, so the
-		// region counts as old until it is zeroed again.
-		s.b.Trim(g[i].off, g[i].n)
+		// about reading zeroes is durable only with the next flush, unless it
+		// was all zeroes before, which that commit's flush has hardened.
+		switch zero, err := s.b.Trim(g[i].off, g[i].n); {
+		case err != nil || !zero:
+			g[i].c = holdsOld
+		case g[i].c != holdsZeroes:
+			g[i].c = holdsHoles
+		}
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.holes {
+		// These were punched before this commit began, and so before its flush.
+		old := s.free
+		s.free = s.free[:0]
+		for _, r := range old {
+			if r.c == holdsHoles {
+				r.c = holdsZeroes
+			}
+			if n := len(s.free); n > 0 && s.free[n-1].c == r.c && s.free[n-1].off+s.free[n-1].n == r.off {
+				s.free[n-1].n += r.n
+			} else {
+				s.free = append(s.free, r)
+			}
+		}
+		s.holes = false
+	}
 	for _, r := range g {
 		s.insert(r)
+		s.holes = s.holes || r.c == holdsHoles
 	}
-	s.mu.Unlock()
 }
 
 func (s *space) insert(r freeRegion) {
@@ -150,10 +197,7 @@ func (s *space) fileEnd() int64 {
 func (s *space) trimEnd() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n := len(s.free); n > 0 && s.free[n-1].off+s.free[n-1].n == s.end {
-		s.end = s.free[n-1].off
-		s.free = s.free[:n-1]
-	}
+	s.fold()
 	if s.limit != 0 || s.end >= s.size {
 		return nil
 	}
@@ -162,4 +206,37 @@ func (s *space) trimEnd() error {
 	}
 	s.size = s.end
 	return nil
+}
+
+// fold makes what is free at the end never allocated. mu is held.
+func (s *space) fold() {
+	for n := len(s.free); n > 0 && s.free[n-1].off+s.free[n-1].n == s.end; n-- {
+		s.end = s.free[n-1].off
+		s.free = s.free[:n-1]
+	}
+}
+
+// reach makes the file long enough for a place that ends at end.
+func (s *space) reach(end int64) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if end <= s.size {
+		return nil
+	}
+	if err := s.b.Truncate(end); err != nil {
+		return err
+	}
+	s.size = end
+	return nil
+}
+
+// mayDrop tells whether the file has a free end that a truncation would give back.
+func (s *space) mayDrop() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	end := s.end
+	for i := len(s.free) - 1; i >= 0 && s.free[i].off+s.free[i].n == end; i-- {
+		end = s.free[i].off
+	}
+	return s.limit == 0 && end < s.size
 }

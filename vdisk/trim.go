@@ -29,8 +29,8 @@ func (im *Image) discardBlock(block uint64, in, n int64, to blockState) error {
 	l := &im.blocks[block%uint64(len(im.blocks))]
 	l.Lock()
 	defer l.Unlock()
-	if im.closed.Load() {
-		return ErrClosed
+	if err := im.live(block, in, n); err != nil {
+		return err
 	}
 	e, err := im.entry(block)
 	if err != nil {
@@ -38,7 +38,7 @@ func (im *Image) discardBlock(block uint64, in, n int64, to blockState) error {
 	}
 	bs := int64(im.p.BlockSize)
 	// The disk's last block may be cut short by its end.
-	whole := in == 0 && (n == bs || int64(block)*bs+n == im.Size())
+	whole := in == 0 && (n == bs || int64(block)*bs+n == int64(im.p.DiskSize))
 	held := e.state() == present || e.state() == partial
 	switch {
 	case !held && e.state() == to, !held && to == zeroed && im.readsZero(e):
@@ -53,14 +53,18 @@ func (im *Image) discardBlock(block uint64, in, n int64, to blockState) error {
 		}
 		return nil
 	case e.state() == present && to == unmapped:
-		_, err := im.b.Trim(e.offset()+in, n)
-		return err
+		return im.trimPayload(e.offset()+in, n)
 	case to == unmapped:
 		return nil // of what has no place of its own there is nothing to give back
 	case e.state() == present:
-		return im.zeroFile(e.offset()+in, n)
+		return im.zeroPayload(e.offset()+in, n)
 	}
-	// Zeroes in the midst of a block that is the parent's, wholly or in part.
+	return im.zeroSectors(block, e, in, n)
+}
+
+// zeroSectors writes zeroes in the midst of a block that is the parent's, wholly or
+// in part.
+func (im *Image) zeroSectors(block uint64, e batEntry, in, n int64) (err error) {
 	for n > 0 {
 		m := min(n, int64(len(zeroes)))
 		switch e.state() {
