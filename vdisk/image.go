@@ -47,6 +47,8 @@ type Image struct {
 	parent  *Image
 	creator string
 
+	itemsMu sync.Mutex // over the variable items; who changes it holds reshape as well
+
 	hdrMu sync.Mutex
 	hdr   header
 	which int // the copy in force, 0 or 1

@@ -91,8 +91,6 @@ func decodeMetadataTable(b []byte, length uint32, off int64) ([]item, error) {
 // result is as long as it need be, in whole MiB.
 func encodeMetadata(items []item) []byte {
 	b := make([]byte, metadataTableSize)
-	copy(b, "metadata")
-	le.PutUint16(b[10:], uint16(len(items)))
 	for i := range items {
 		it := &items[i]
 		it.Offset, it.Length = 0, uint32(len(it.Data))
@@ -101,6 +99,18 @@ func encodeMetadata(items []item) []byte {
 			b = append(b, it.Data...)
 			b = append(b, make([]byte, -len(b)&7)...)
 		}
+	}
+	copy(b, encodeMetadataTable(items))
+	return append(b, make([]byte, int(roundUp(int64(len(b)), mib))-len(b))...)
+}
+
+// encodeMetadataTable makes the table of items that have their place.
+func encodeMetadataTable(items []item) []byte {
+	b := make([]byte, metadataTableSize)
+	copy(b, "metadata")
+	le.PutUint16(b[10:], uint16(len(items)))
+	for i := range items {
+		it := &items[i]
 		e := b[32+32*i:]
 		copy(e, it.ID[:])
 		le.PutUint32(e[16:], it.Offset)
@@ -117,7 +127,7 @@ func encodeMetadata(items []item) []byte {
 		}
 		le.PutUint32(e[24:], f)
 	}
-	return append(b, make([]byte, int(roundUp(int64(len(b)), mib))-len(b))...)
+	return b
 }
 
 // items are the required metadata of a new file (2.6.2).

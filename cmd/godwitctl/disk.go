@@ -337,6 +337,7 @@ type source struct {
 	// next is the first place at or behind off that may not be zero.
 	next  func(off int64) (int64, error)
 	close func() error
+	items []vdisk.UserItem
 }
 
 func (c *diskCommand) openSource(name string) (*source, error) {
@@ -366,7 +367,7 @@ func (c *diskCommand) openSource(name string) (*source, error) {
 			}
 			return found, err
 		}
-		return &source{im, im.Size(), next, im.Close}, nil
+		return &source{im, im.Size(), next, im.Close, im.UserItems()}, nil
 	}
 	f, err := os.Open(name)
 	if err != nil {
@@ -388,7 +389,7 @@ func (c *diskCommand) openSource(name string) (*source, error) {
 		}
 		return n, nil
 	}
-	return &source{f, size, next, f.Close}, nil
+	return &source{f, size, next, f.Close, nil}, nil
 }
 
 func (c *diskCommand) convert(ctx context.Context, names []string) (int, error) {
@@ -422,6 +423,11 @@ func (c *diskCommand) convert(ctx context.Context, names []string) (int, error) 
 				return err
 			}
 			defer im.Close()
+			for _, it := range src.items {
+				if err := im.SetUserItem(it); err != nil {
+					return err
+				}
+			}
 			dst, done = im, im.Close
 		} else if err := b.Truncate(src.size); err != nil {
 			return err

@@ -2,9 +2,12 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
+
+	"godwit/vdisk"
 )
 
 func TestDiskCommandsWorkTogether(t *testing.T) {
@@ -26,7 +29,22 @@ func TestDiskCommandsWorkTogether(t *testing.T) {
 	run(0, "check", at("a.vhdx"))
 	run(0, "info", "-json", at("a.vhdx"))
 	run(0, "map", at("a.vhdx"))
+	item := vdisk.UserItem{ID: vdisk.NewGUID(), Data: []byte("which machine's it is")}
+	im, err := vdisk.OpenPath(at("a.vhdx"), vdisk.Options{}, vdisk.FileOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(im.SetUserItem(item), im.Close()); err != nil {
+		t.Fatal(err)
+	}
 	run(0, "convert", at("a.vhdx"), at("fixed.vhdx"), "-fixed", "-block", "1M", "-sector", "4096")
+	if im, err = vdisk.OpenPath(at("fixed.vhdx"), vdisk.Options{ReadOnly: true}, vdisk.FileOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	if it, err := im.UserItem(item.ID); err != nil || string(it.Data) != string(item.Data) {
+		t.Errorf("the conversion did not keep user metadata: %v", err)
+	}
+	im.Close()
 	run(0, "convert", at("fixed.vhdx"), at("b.raw"), "-json")
 	got, err := os.ReadFile(at("b.raw"))
 	if err != nil || len(got) < len(want) || !bytes.Equal(got[:len(want)], want) || len(bytes.Trim(got[len(want):], "\x00")) > 0 {
