@@ -108,9 +108,9 @@ func checkLog(b Backing, h *header, fs *findings) {
 			}
 			switch {
 			case w.Offset < regionOffset1:
-				fs.add(flawLogTarget, l.off+e.at, "log entry %d writes to %#x, among the headers", e.seq, w.Offset)
+				fs.add(ErrLogTarget, l.off+e.at, "log entry %d writes to %#x, among the headers", e.seq, w.Offset)
 			case w.Offset < l.off+l.length && w.Offset+n > l.off:
-				fs.add(flawLogTarget, l.off+e.at, "log entry %d writes to %#x, in the log itself", e.seq, w.Offset)
+				fs.add(ErrLogTarget, l.off+e.at, "log entry %d writes to %#x, in the log itself", e.seq, w.Offset)
 			}
 		}
 	}

@@ -19,6 +19,7 @@ const (
 	ErrLogPlace        Flaw = "log-place"
 	ErrNoLog           Flaw = "no-log"
 	ErrLog             Flaw = "log"
+	ErrLogTarget       Flaw = "log-target"
 	ErrRegionTable     Flaw = "region-table"
 	ErrRegions         Flaw = "regions"
 	ErrOverlap         Flaw = "overlap"
@@ -47,7 +48,6 @@ const (
 	flawLogInUse      Flaw = "log-in-use"
 	flawLogTorn       Flaw = "log-torn"
 	flawLogGap        Flaw = "log-gap"
-	flawLogTarget     Flaw = "log-target"
 	flawLeak          Flaw = "leak"
 	flawBitmapEmpty   Flaw = "bitmap-empty"
 	flawBitmapFull    Flaw = "bitmap-full"
@@ -153,7 +153,7 @@ var flaws = map[Flaw]struct {
 	flawLogInUse:       {Noted, "open it for writing or run repair: either replays the log for good"},
 	flawLogTorn:        {Noted, "nothing need be done: the entry was being written when the machine stopped, and is rightly ignored"},
 	flawLogGap:         {Damaged, "restore the file from a copy: the log lost an entry in its midst, and what came after it is ignored"},
-	flawLogTarget:      {Damaged, doRestore},
+	ErrLogTarget:       {Damaged, doRestore},
 	flawLeak:           {Noted, "run repair to give the space back; the next opening for writing uses it again"},
 	flawBitmapEmpty:    {Noted, "run repair to give the space back"},
 	flawBitmapFull:     {Noted, "run repair to make the block fully present, which reads faster"},

@@ -94,6 +94,13 @@ func (im *Image) startLog() error {
 	if err := im.begin(false); err != nil {
 		return err
 	}
+	if grown, err := im.space.wholeMiB(); err != nil {
+		return err
+	} else if grown {
+		if err := im.j.flush(im.space.fileEnd()); err != nil {
+			return err
+		}
+	}
 	im.j.guid, im.j.seq, im.j.head, im.j.live, im.j.applied = NewGUID(), 0, 0, nil, 0
 	if err := im.j.append(nil, im.space.fileEnd()); err != nil {
 		return fmt.Errorf("vdisk: log: %w", err)

@@ -137,6 +137,12 @@ func Open(b Backing, o Options) (im *Image, err error) {
 			return nil, err
 		}
 	}
+	if o.Capacity != 0 {
+		// Nothing is allocated within a last part of a MiB, and the log can not
+		// name a size there.
+		size -= size % mib
+		im.space.limit, im.space.size = size, size
+	}
 	im.j = journal{b: b, off: int64(im.hdr.LogOffset), length: int64(im.hdr.LogLength), flushed: size}
 	if im.p.HasParent && !o.orphan {
 		if err := im.openParent(o); err != nil {

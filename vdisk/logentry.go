@@ -91,9 +91,21 @@ func entryLength(b []byte, logLength int64) (n int64, ok bool) {
 	return n, n >= logEntryMinBytes && n%logSector == 0 && n <= logLength
 }
 
+// noData stands for the data of a write that was not asked for.
+var noData = []byte{}
+
+// length is how many bytes w changes.
+func (w *logWrite) length() int64 {
+	if w.Data != nil {
+		return logSector
+	}
+	return w.Zeroes
+}
+
 // decodeLogEntry reads the entry that fills b exactly. It tells only whether there
 // is a valid entry (2.3.2): a log is full of old and torn ones. The data of its
-// writes is copied only if withData is set.
+// writes is copied only if withData is set. What reaches beyond maxFileEnd is cut
+// to about it: the entry is valid, but no replay can carry it out.
 func decodeLogEntry(b []byte, guid GUID, withData bool) (e logEntry, ok bool) {
 	if n, ok := entryLength(b, int64(len(b))); !ok || n != int64(len(b)) {
 		return e, false
@@ -102,7 +114,8 @@ func decodeLogEntry(b []byte, guid GUID, withData bool) (e logEntry, ok bool) {
 	e.Tail, e.Sequence = le.Uint32(b[12:]), le.Uint64(b[16:])
 	e.Flushed, e.Last = le.Uint64(b[48:]), le.Uint64(b[56:])
 	n := int64(le.Uint32(b[24:]))
-	if e.GUID != guid || e.Sequence == 0 || e.Tail%logSector != 0 || n > int64(len(b))/descSize ||
+	if e.GUID != guid || e.Sequence == 0 || e.Tail%logSector != 0 || le.Uint32(b[28:]) != 0 ||
+		e.Flushed%mib != 0 || e.Last%mib != 0 || n > int64(len(b))/descSize ||
 		le.Uint32(b[4:]) != checksum(b, 4) {
 		return e, false
 	}
@@ -114,22 +127,23 @@ func decodeLogEntry(b []byte, guid GUID, withData bool) (e logEntry, ok bool) {
 	for i := range int(n) {
 		d := b[logHeaderSize+i*descSize:]
 		off := le.Uint64(d[16:])
-		if le.Uint64(d[24:]) != e.Sequence || off%logSector != 0 || off > maxFileEnd {
+		if le.Uint64(d[24:]) != e.Sequence || off%logSector != 0 {
 			return e, false
 		}
-		w := logWrite{Offset: int64(off)}
+		w := logWrite{Offset: int64(min(off, maxFileEnd))}
 		switch string(d[:4]) {
 		case "zero":
 			z := le.Uint64(d[8:])
-			if z%logSector != 0 || z > maxFileEnd-off {
+			if z%logSector != 0 || le.Uint32(d[4:]) != 0 {
 				return e, false
 			}
-			w.Zeroes = int64(z)
+			w.Zeroes = int64(min(z, maxFileEnd-logSector)) // so that no end overflows
 		case "desc":
 			if len(data) < logSector || string(data[:4]) != "data" ||
 				le.Uint32(data[4:]) != uint32(e.Sequence>>32) || le.Uint32(data[logSector-4:]) != uint32(e.Sequence) {
 				return e, false
 			}
+			w.Data = noData
 			if withData {
 				p := make([]byte, logSector)
 				copy(p[:8], d[8:16])

@@ -165,7 +165,7 @@ func (r *repairer) log(im *Image) error {
 	checkLog(im.b, &im.hdr, &fs)
 	for _, f := range fs {
 		switch f.Name {
-		case flawLogTarget: // no writer of logs does that
+		case ErrLogTarget: // no writer of logs does that
 			return f.Name.at(f.Offset, "%s", f.Text)
 		case flawLogTorn, flawLogGap:
 			r.did(f.Name, f.Offset, f.Name == flawLogGap, "%s; it was ignored", f.Text)

@@ -14,6 +14,8 @@ type located struct {
 	tail     int64
 	flushed  uint64
 	last     uint64
+	end      int64 // of what it writes
+	bad      int64 // an offset it writes to though no entry may, or 0
 }
 
 // A logReader reads a log as the ring that it is.
@@ -57,6 +59,27 @@ func (l *logReader) entry(at int64, guid GUID, withData bool) (e logEntry, size 
 	return e, size, ok && int64(e.Tail) < l.length, nil
 }
 
+// locate notes what the search and the checks before a replay want to know.
+func (l *logReader) locate(at, size int64, e *logEntry) located {
+	r := located{at: at, size: size, seq: e.Sequence, tail: int64(e.Tail), flushed: e.Flushed, last: e.Last}
+	for i := range e.Writes {
+		w := &e.Writes[i]
+		if w.length() == 0 {
+			continue
+		}
+		end := w.Offset + w.length()
+		r.end = max(r.end, end)
+		switch {
+		case r.bad != 0:
+		case w.Offset < regionOffset1: // the identifier and the headers: 2.2.1, 2.2.2.1
+			r.bad = max(w.Offset, 1)
+		case w.Offset < l.off+l.length && end > l.off:
+			r.bad = w.Offset
+		}
+	}
+	return r
+}
+
 // findSequence chooses what to replay (2.3.3): of all runs of valid entries with
 // consecutive sequence numbers whose newest entry's tail is the start of one of
 // their entries, the one with the greatest newest sequence number.
@@ -71,7 +94,7 @@ func (l *logReader) findSequence(guid GUID) (s sequence, err error) {
 			return s, err
 		}
 		if ok {
-			at[o] = located{o, size, e.Sequence, int64(e.Tail), e.Flushed, e.Last}
+			at[o] = l.locate(o, size, &e)
 		}
 	}
 	next := func(e located) (located, bool) {
@@ -85,6 +108,7 @@ func (l *logReader) findSequence(guid GUID) (s sequence, err error) {
 		}
 	}
 	var best []located
+	var found int64 // where the specification's scan comes upon best first
 	for o, e := range at {
 		if isNext[o] {
 			continue
@@ -98,14 +122,20 @@ func (l *logReader) findSequence(guid GUID) (s sequence, err error) {
 			run = append(run, n)
 		}
 		// The newest entry of a run counts; its tail must lie in the run.
+		// Of two with the same number the scan, which goes up from the log's
+		// start, keeps the first it meets.
 		last := run[len(run)-1]
+		first := e.at
 		for i, e := range run {
-			if e.at == last.tail {
-				if best == nil || last.seq > best[len(best)-1].seq {
-					best = run[i:]
-				}
-				break
+			first = min(first, e.at)
+			if e.at != last.tail {
+				continue
 			}
+			if best == nil || last.seq > best[len(best)-1].seq ||
+				last.seq == best[len(best)-1].seq && first < found {
+				best, found = run[i:], first
+			}
+			break
 		}
 	}
 	if best == nil {
@@ -136,21 +166,37 @@ func (im *Image) replay(size int64) error {
 		return err
 	}
 	newest := s.entries[len(s.entries)-1]
-	if limit := uint64(size) + maxGrowth; newest.flushed > limit || newest.last > limit {
-		return ErrAbsurdSize.at(l.off+newest.at, "the log speaks of a file of %d bytes", max(newest.flushed, newest.last))
-	}
-	if uint64(size) < newest.flushed && !im.salvage {
+	if newest.flushed > uint64(size) && !im.salvage {
 		return ErrTruncated.at(size, "the file is %d bytes long, but the log says that %d were durable: it was truncated, restore it from a copy", size, newest.flushed)
+	}
+	// All is checked before anything is changed: how long the file becomes,
+	// and that nothing replay depends on is written over.
+	limit := size + maxGrowth
+	if newest.last > uint64(limit) {
+		return ErrAbsurdSize.at(l.off+newest.at, "the log speaks of a file of %d bytes, far beyond its end %#x", newest.last, size)
+	}
+	end := max(size, int64(newest.last))
+	for _, e := range s.entries {
+		if e.bad != 0 {
+			return ErrLogTarget.at(l.off+e.at, "a log entry writes over the headers or the log, at %#x", e.bad)
+		}
+		if end = max(end, e.end); end > limit {
+			return ErrAbsurdSize.at(l.off+e.at, "a log entry writes up to %#x, far beyond the file's end %#x", e.end, size)
+		}
 	}
 	var target io.WriterAt = im.b
 	var o *overlay
 	if im.ro {
-		o = &overlay{Backing: im.b, pages: map[int64][]byte{}, size: max(size, int64(newest.last))}
+		o = &overlay{Backing: im.b, pages: map[int64][]byte{}, size: end}
 		target = o
 	} else if err := im.begin(false); err != nil {
 		return err
+	} else if end > size {
+		if err := im.b.Truncate(end); err != nil {
+			return err
+		}
 	}
-	end := size // as far as anything may be written by now
+	written := size // beyond it all is zero
 	for _, e := range s.entries {
 		entry, _, ok, err := l.entry(e.at, im.hdr.LogGUID, true)
 		if err != nil {
@@ -161,13 +207,9 @@ func (im *Image) replay(size int64) error {
 		}
 		for _, w := range entry.Writes {
 			if w.Data != nil {
-				if uint64(w.Offset) > uint64(size)+maxGrowth {
-					return ErrAbsurdSize.at(l.off+e.at, "a log entry writes to %#x, far beyond the file's end %#x", w.Offset, size)
-				}
-				end = max(end, w.Offset+logSector)
+				written = max(written, w.Offset+logSector)
 			}
-			// Beyond the end all is zero.
-			w.Zeroes = max(0, min(w.Zeroes, end-w.Offset))
+			w.Zeroes = max(0, min(w.Zeroes, written-w.Offset))
 			if err := apply(target, w); err != nil {
 				return err
 			}
@@ -179,11 +221,6 @@ func (im *Image) replay(size int64) error {
 	if o != nil {
 		im.b = o
 		return nil
-	}
-	if int64(newest.last) > size {
-		if err := im.b.Truncate(int64(newest.last)); err != nil {
-			return err
-		}
 	}
 	if err := im.b.Flush(); err != nil {
 		return err

@@ -187,6 +187,22 @@ func (s *space) insert(r freeRegion) {
 	}
 }
 
+// wholeMiB lengthens a file that ends within a MiB: the log speaks of sizes in MiB
+// only, and none below the file's (2.3.1.1).
+func (s *space) wholeMiB() (grown bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	size := roundUp(s.size, mib)
+	if size == s.size {
+		return false, nil
+	}
+	if err := s.b.Truncate(size); err != nil {
+		return false, err
+	}
+	s.size = size
+	return true, nil
+}
+
 func (s *space) fileEnd() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -48,7 +48,14 @@ type Entry struct {
 // wrong ones make wrong entries.
 func (e Entry) Encode() []byte {
 	n := uint64(len(e.Writes))
-	b := make([]byte, descriptorSectors(n)*sector)
+	size := descriptorSectors(n) * sector
+	at := size
+	for _, w := range e.Writes {
+		if w.Data != nil {
+			size += sector
+		}
+	}
+	b := make([]byte, size)
 	copy(b, "loge")
 	le.PutUint32(b[12:], e.Tail)
 	le.PutUint64(b[16:], e.Sequence)
@@ -68,12 +75,12 @@ func (e Entry) Encode() []byte {
 		copy(d, "desc")
 		copy(d[4:], w.Data[sector-4:sector])
 		copy(d[8:], w.Data[:8])
-		s := make([]byte, sector)
+		s := b[at : at+sector]
+		at += sector
 		copy(s, "data")
 		le.PutUint32(s[4:], uint32(e.Sequence>>32))
 		copy(s[8:], w.Data[8:sector-4])
 		le.PutUint32(s[sector-4:], uint32(e.Sequence))
-		b = append(b, s...)
 	}
 	le.PutUint32(b[8:], uint32(len(b)))
 	return Seal(b)

@@ -32,8 +32,11 @@ func descriptorSectors(n uint64) uint64 {
 	return 1 + (n-firstSector+laterSector-1)/laterSector
 }
 
-// ring copies length bytes from offset at of the circular log.
+// ring is length bytes from offset at of the circular log.
 func ring(log []byte, at, length uint64) []byte {
+	if at+length <= uint64(len(log)) {
+		return log[at : at+length]
+	}
 	b := make([]byte, length)
 	n := copy(b, log[at:])
 	copy(b[n:], log)
@@ -100,6 +103,7 @@ func readEntry(log []byte, at uint64, want guid) *entry {
 				return nil
 			}
 			w.Length = sector
+			w.Data = make([]byte, 0, sector)
 			w.Data = append(w.Data, d[8:16]...)       // LeadingBytes
 			w.Data = append(w.Data, s[8:sector-4]...) // Data
 			w.Data = append(w.Data, d[4:8]...)        // TrailingBytes

@@ -30,7 +30,10 @@ const (
 	headersEnd = 192 * kib // where the region table begins, 2.2.3
 )
 
-var le = binary.LittleEndian
+var (
+	le         = binary.LittleEndian
+	castagnoli = crc32.MakeTable(crc32.Castagnoli)
+)
 
 // guid is in its binary form.
 type guid [16]byte
@@ -48,9 +51,9 @@ type header struct {
 // crc32c is the CRC-32C of b with the four bytes at offset 4, the checksum
 // field of every structure here, taken as zero.
 func crc32c(b []byte) uint32 {
-	c := append([]byte(nil), b...)
-	le.PutUint32(c[4:], 0)
-	return crc32.Checksum(c, crc32.MakeTable(crc32.Castagnoli))
+	c := crc32.Update(0, castagnoli, b[:4])
+	c = crc32.Update(c, castagnoli, make([]byte, 4))
+	return crc32.Update(c, castagnoli, b[8:])
 }
 
 // readHeader reads the header at offset at; ok is false when it is not valid.

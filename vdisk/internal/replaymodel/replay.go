@@ -111,20 +111,30 @@ func Find(file []byte) (Plan, error) {
 	return p, nil
 }
 
+// End is the least size of the file after replay, in bytes.
+func (p Plan) End() uint64 {
+	size := p.Size
+	for _, w := range p.Writes {
+		size = max(size, w.Offset+w.Length)
+	}
+	return size
+}
+
 // Apply carries the plan out on file, which it may change or grow, and returns
 // the bytes after replay. The headers stay as they were: what they become holds
 // a new random GUID. A file that would pass limit bytes is ErrSize.
 func (p Plan) Apply(file []byte, limit uint64) ([]byte, error) {
 	grow := func(to uint64) {
 		if n := uint64(len(file)); n < to {
-			file = append(file, make([]byte, to-n)...)
+			if to <= uint64(cap(file)) {
+				file = file[:to]
+				clear(file[n:])
+			} else {
+				file = append(file, make([]byte, to-n)...)
+			}
 		}
 	}
-	size := p.Size
-	for _, w := range p.Writes {
-		size = max(size, w.Offset+w.Length)
-	}
-	if size > limit {
+	if p.End() > limit {
 		return nil, ErrSize
 	}
 	for _, w := range p.Writes {
