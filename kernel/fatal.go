@@ -7,8 +7,7 @@ import (
 )
 
 // Reports of what the machine cannot go on after. They use no lock, no memory and no
-// interrupt, and end in what the command line's panic= says: reboot (the default)
-// or halt.
+// interrupt, and end in what the option panic= says: reboot (the default) or halt.
 
 // stopping is 1 once a report has begun; the other CPUs then halt on the NMI they get.
 var stopping uint32
@@ -62,7 +61,11 @@ func outOfMemory() {
 	print1(" MiB are with guests and drivers, ")
 	printUint((reservedBytes + (kernelPages.Load()+tablePages.Load())*pageSize) >> 20)
 	print1(" MiB with the kernel\n")
-	printStack(framePointer())
+	if f := this().fault; f != 0 {
+		reportFrame((*trapFrame)(ptr(f)), uintptr(readCR2()))
+	} else {
+		printStack(framePointer())
+	}
 	endReport()
 }
 
@@ -70,6 +73,18 @@ func outOfMemory() {
 func fatalTrap(f *trapFrame, addr uintptr) {
 	beginReport()
 	print1("godwit: fatal: ")
+	printException(f, addr)
+	if f.inHandler() {
+		print1(" in the kernel")
+	}
+	print1(" on CPU ")
+	printUint(this().index)
+	print1("\n")
+	reportFrame(f, addr)
+	endReport()
+}
+
+func printException(f *trapFrame, addr uintptr) {
 	if inGuard(addr) && (f.vector == vecPageFault || f.vector == vecDoubleFault) {
 		print1("kernel stack overflow")
 	} else {
@@ -79,14 +94,21 @@ func fatalTrap(f *trapFrame, addr uintptr) {
 		print1(" at address ")
 		printHex(uint64(addr), 16)
 	}
-	if f.inHandler() {
-		print1(" in the kernel")
-	}
-	print1(" on CPU ")
-	printUint(this().index)
-	print1("\n")
-	reportFrame(f, addr)
-	endReport()
+}
+
+// lastFault is the last exception that became a signal. If the Go program ends of it, the report shows it: the
+// runtime's own trace has no registers.
+var lastFault struct {
+	mu    spinlock
+	time  int64 // 0: none
+	addr  uintptr
+	frame trapFrame
+}
+
+func noteFault(f *trapFrame, addr uintptr) {
+	lastFault.mu.lock()
+	lastFault.time, lastFault.addr, lastFault.frame = Nanotime(), addr, *f
+	lastFault.mu.unlock()
 }
 
 // inGuard reports whether an address is in the unmapped part below a kernel stack.
@@ -190,6 +212,17 @@ func exitProgram(status int) {
 	}
 	printUint(uint64(status))
 	print1("\n")
+	if status != 0 {
+		if l := &lastFault; l.time != 0 {
+			print1("its last exception, ")
+			printUint(uint64(Nanotime()-l.time) / 1e6)
+			print1(" ms ago: ")
+			printException(&l.frame, l.addr)
+			print1("\n")
+			reportFrame(&l.frame, l.addr)
+		}
+		printLinesBefore("panic: ", "fatal error: ", 12)
+	}
 	stop()
 }
 
@@ -211,13 +244,27 @@ func option(name string) []byte {
 	return nil
 }
 
-// stop ends everything as the command line says.
+// haltAtEnd is SetHaltAtEnd's wish: 0 none, 1 reboot, 2 halt.
+var haltAtEnd uint32
+
+// SetHaltAtEnd tells whether the machine halts or reboots after a report. Until it is
+// called the command line's panic= decides.
+func SetHaltAtEnd(halt bool) {
+	v := uint32(1)
+	if halt {
+		v = 2
+	}
+	atomic.StoreUint32(&haltAtEnd, v)
+}
+
+// stop ends everything as the host's options say.
 func stop() {
-	if string(option("panic")) == "halt" {
+	wish := atomic.LoadUint32(&haltAtEnd)
+	if wish == 2 || wish == 0 && string(option("panic")) == "halt" {
 		print1("godwit: halted (panic=halt)\n")
 		haltForever()
 	}
-	print1("godwit: rebooting (panic=halt on the command line stops here instead)\n")
+	print1("godwit: rebooting (the option panic=halt stops here instead)\n")
 	resetMachine()
 	haltForever()
 }

@@ -202,7 +202,8 @@ func flushLog() {
 		return
 	}
 	l.sink = false
-	seq := max(l.shown, l.next-min(l.next, 64))
+	// All of it: of a long trace the first lines tell most.
+	seq := max(l.shown, l.next-min(l.next, logLines))
 	for ; seq < l.next; seq++ {
 		printLine(seq)
 	}
@@ -230,6 +231,39 @@ func printLastLines(n uint64) {
 		print1("  ")
 		printLine(seq)
 	}
+}
+
+// printLinesBefore shows the n lines that came before the last one that begins with
+// one of two words, in a report.
+func printLinesBefore(word, other string, n uint64) {
+	l := &hostLog
+	first := l.next - min(l.next, logLines)
+	for seq := l.next; seq > first; seq-- {
+		if !lineBegins(seq-1, word) && !lineBegins(seq-1, other) {
+			continue
+		}
+		print1("last lines of the log before:\n")
+		for s := max(first, seq-1-min(seq-1, n)); s < seq-1; s++ {
+			print1("  ")
+			printLine(s)
+		}
+		return
+	}
+}
+
+// lineBegins reports whether a line is still kept and begins with word.
+func lineBegins(seq uint64, word string) bool {
+	l := &hostLog
+	e := l.line[seq%logLines]
+	if l.end-e.off > logText || uint64(e.n) < uint64(len(word)) {
+		return false
+	}
+	for i := range len(word) {
+		if l.text[(e.off+uint64(i))%logText] != word[i] {
+			return false
+		}
+	}
+	return true
 }
 
 // logString and logUint write to the log only: what is worth knowing, not worth a

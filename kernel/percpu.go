@@ -29,6 +29,7 @@ type cpu struct {
 	requeue  bool    // prev is runnable and belongs back into a queue
 	idling   uint32  // 1: halted or about to halt, kick it
 	trapDeep int32   // exceptions being handled on the exception stack
+	fault    uintptr // the *trapFrame of the page fault being handled
 
 	rq         runQueue
 	switchedAt int64 // when the current thread began to run

@@ -149,6 +149,7 @@ func faultSignal(f *trapFrame, fpu, addr uintptr) bool {
 	if !pushSignal(this().current(), &r, fpu, sig, code, addr) {
 		return false
 	}
+	noteFault(f, addr)
 	f.enter(&r)
 	return true
 }

@@ -82,7 +82,9 @@ func handleException(c *cpu, f *trapFrame, fpu uintptr) {
 		addr = uintptr(readCR2())
 		if c.trapDeep == 0 {
 			c.trapDeep++
+			c.fault = uintptr(unsafe.Pointer(f))
 			ok := handlePageFault(addr, uint64(f.code))
+			c.fault = 0
 			c.trapDeep--
 			if ok {
 				return

@@ -88,6 +88,7 @@ func (h *host) configure() []config.Problem {
 	} else if h.cfg.Module != "" {
 		problems = append(problems, config.Problem{Where: "command line", What: fmt.Sprintf("config: no boot module is named %q; there are %s", name, moduleNames())})
 	}
+	kernel.SetHaltAtEnd(h.cfg.Panic == "halt")
 	return problems
 }
 

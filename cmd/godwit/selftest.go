@@ -16,6 +16,7 @@ import (
 func (h *host) selftestCommands() []*shell.Command {
 	return []*shell.Command{
 		h.kernelCommand(),
+		h.crashCommand(),
 		{Name: "selftest vcpu", Args: "[FILTER]", Summary: "hold this processor's virtualization to the vCPU contract with a suite of small guests",
 			Detail:  "FILTER is part of a test's name; all tests that hold it are run.",
 			Example: "selftest vcpu", Shows: true, Run: h.cmdSelftestVCPU},

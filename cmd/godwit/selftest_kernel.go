@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -49,4 +50,24 @@ func (h *host) cmdSelftestKernel(c *shell.Call) error {
 		return errors.New("selftest kernel: a result was wrong")
 	}
 	return nil
+}
+
+// crashCommand shows an operator what a host's last words look like, and whether it comes back.
+func (h *host) crashCommand() *shell.Command {
+	kinds := selftest.CrashKinds()
+	return &shell.Command{Name: "selftest crash", Args: "KIND [force]", Summary: "end this host in the way named, to see its report and what follows (option panic=)",
+		Detail:  "Refused while machines run, unless the word force is added. Kinds: " + strings.Join(kinds, " ") + ".",
+		Example: "selftest crash wild", Run: func(c *shell.Call) error {
+			if len(c.Args) == 0 || len(c.Args) > 2 || len(c.Args) == 2 && c.Args[1] != "force" {
+				return shell.Usagef("a kind is wanted, and perhaps force")
+			}
+			if !slices.Contains(kinds, c.Args[0]) {
+				return shell.Usagef("%q is none of %s", c.Args[0], strings.Join(kinds, ", "))
+			}
+			if err := h.quiet(); err != nil && len(c.Args) == 1 {
+				return fmt.Errorf("%w; stop or migrate them, or add the word force", err)
+			}
+			h.logf("crash: %s, as the operator wished", c.Args[0])
+			return selftest.Crash(c.Args[0])
+		}, Complete: func([]string, string) []string { return append(slices.Clone(kinds), "force") }}
 }

@@ -131,6 +131,13 @@ func (c *Console) Discard() {
 	c.pos = len(c.text)
 }
 
+// Rest returns the output that nobody has expected.
+func (c *Console) Rest() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return string(c.text[c.pos:])
+}
+
 // Text returns everything printed so far.
 func (c *Console) Text() string {
 	c.mu.Lock()

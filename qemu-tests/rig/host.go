@@ -111,5 +111,8 @@ func (h *Host) Restart(ctx context.Context) error {
 	if err := h.Send("reboot\r"); err != nil {
 		return err
 	}
-	return h.awaitReady(ctx, bootPatience)
+	return h.AwaitReady(ctx)
 }
+
+// AwaitReady waits for the prompt of a host that boots again.
+func (h *Host) AwaitReady(ctx context.Context) error { return h.awaitReady(ctx, bootPatience) }

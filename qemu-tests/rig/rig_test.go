@@ -63,7 +63,7 @@ func TestReasonsFitOnOneLine(t *testing.T) {
 	for why, want := range map[string]string{
 		"short":         "short",
 		"one\nand more": "one",
-		"h: waiting for x: nothing printed for 20s; last lines:\n    | a\n    | panic: b\n\nlogs: d":       "h: waiting for x: nothing printed for 20s: panic: b",
+		"h: waiting for x: nothing printed for 20s; last lines:\n    | a\n    | panic: b\n    | godwit> \n\nlogs: d": "h: waiting for x: nothing printed for 20s: panic: b",
 		"selftest: a result was wrong:\nFAIL x\n":                                                          "selftest: a result was wrong: FAIL x",
 		"h: guest g is not running, but crashed: triple fault\n  its events:\n    | 12:00:00 triple fault": "h: guest g is not running, but crashed: triple fault",
 		"it printed:\n": "it printed",

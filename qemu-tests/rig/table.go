@@ -61,7 +61,7 @@ func telling(why string) string {
 	last := ""
 	for line := range strings.Lines(rest) {
 		text, quoted := strings.CutPrefix(strings.TrimSpace(line), "|")
-		if text = strings.TrimSpace(text); text != "" && (quoted || last == "") {
+		if text = strings.TrimSpace(text); text != "" && text != "godwit>" && (quoted || last == "") {
 			last = text
 		}
 	}

@@ -34,6 +34,7 @@ func selftests() []*rig.Scenario {
 				return nil
 			},
 		},
+		crashScenario(),
 	}
 }
 

@@ -10,7 +10,6 @@ package main
 import (
 	"fmt"
 	"os"
-	"reflect"
 	"runtime"
 	"strconv"
 	"strings"
@@ -36,7 +35,7 @@ func main() {
 			n, _ := strconv.Atoi(val)
 			o.Duration = time.Duration(n) * time.Second
 		case "crash":
-			crash(val)
+			fmt.Println(selftest.Crash(val))
 		case "bench":
 			bench()
 		case "off":
@@ -51,50 +50,6 @@ func main() {
 		fmt.Printf("%+v\n", kernel.Memory())
 	}
 }
-
-// crash ends the machine in one of the ways a report must show.
-func crash(kind string) {
-	fmt.Println("crash:", kind)
-	switch kind {
-	case "nil":
-		var p *int
-		*p = 1
-	case "wild":
-		*(*int)(unsafe.Add(unsafe.Pointer(nil), uintptr(0x123456789000))) = 1
-	case "divide":
-		fmt.Println(1 / len(os.Args[1:]))
-	case "overflow":
-		fmt.Println(deep(1))
-	case "memory":
-		var all [][]byte
-		for {
-			b := make([]byte, 1<<20)
-			for i := 0; i < len(b); i += 4096 {
-				b[i] = 1
-			}
-			all = append(all, b)
-		}
-	case "kernel":
-		kernel.Privileged(inKernel, nil)
-	case "stack":
-		kernel.Privileged(deepKernel, nil)
-	case "text":
-		pc := reflect.ValueOf(crash).Pointer()
-		*(*byte)(unsafe.Add(unsafe.Pointer(nil), pc)) = 0xc3
-	}
-}
-
-func deep(n int) int {
-	var a [100]int
-	a[n%100] = deep(n + 1)
-	return a[n%50]
-}
-
-func inKernel(unsafe.Pointer) { *(*int)(unsafe.Add(unsafe.Pointer(nil), uintptr(0x10))) = 1 }
-
-func deepKernel(unsafe.Pointer) { sum = deep(1) }
-
-var sum int
 
 func nothing(unsafe.Pointer) {}
 
