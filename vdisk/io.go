@@ -380,9 +380,13 @@ var zeroes [256 * kib]byte
 
 // zeroFile makes a range of the file zero, by a hole where the backing has them.
 func (im *Image) zeroFile(off, n int64) error {
-	if lo, hi := roundUp(off, 64*kib), (off+n)&^(64*kib-1); hi > lo && n > int64(len(zeroes)) && !im.p.LeaveAllocated {
-		if zero, err := im.b.Trim(lo, hi-lo); err == nil && zero {
-			if err := im.zeroFile(off, lo-off); err != nil {
+	return zeroIn(im.b, off, n, !im.p.LeaveAllocated)
+}
+
+func zeroIn(b Backing, off, n int64, holes bool) error {
+	if lo, hi := roundUp(off, 64*kib), (off+n)&^(64*kib-1); hi > lo && n > int64(len(zeroes)) && holes {
+		if zero, err := b.Trim(lo, hi-lo); err == nil && zero {
+			if err := zeroIn(b, off, lo-off, false); err != nil {
 				return err
 			}
 			off, n = hi, off+n-hi
@@ -390,7 +394,7 @@ func (im *Image) zeroFile(off, n int64) error {
 	}
 	for n > 0 {
 		m := min(n, int64(len(zeroes)))
-		if _, err := im.b.WriteAt(zeroes[:m], off); err != nil {
+		if _, err := b.WriteAt(zeroes[:m], off); err != nil {
 			return fmt.Errorf("vdisk: zeroing %#x: %w", off, err)
 		}
 		off, n = off+m, n-m

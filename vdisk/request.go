@@ -3,6 +3,7 @@ package vdisk
 import (
 	"errors"
 	"fmt"
+	"io"
 	"runtime"
 	"sync"
 	"sync/atomic"
@@ -105,11 +106,22 @@ var (
 	ErrBusy     = errors.New("the request is in a queue already")
 )
 
-// A Queue runs requests of one image, several at a time and in no order: who needs
-// one waits for completions. An image may have many queues; they share nothing but
-// the image.
+// A Disk is what requests are run on: an Image, or a Raw.
+type Disk interface {
+	io.ReaderAt
+	io.WriterAt
+	Size() int64
+	SectorSize() int
+	Flush() error
+	Trim(off, n int64) error
+	WriteZeroes(off, n int64) error
+}
+
+// A Queue runs requests of one disk, several at a time and in no order: who needs
+// one waits for completions. A disk may have many queues; they share nothing but
+// the disk.
 type Queue struct {
-	im *Image
+	disk Disk
 
 	mu       sync.Mutex
 	work     sync.Cond // a request came, or the queue closes
@@ -123,11 +135,14 @@ type Queue struct {
 }
 
 // NewQueue makes a queue with that many workers; zero means 4 times the CPUs.
-func (im *Image) NewQueue(workers int) *Queue {
+func (im *Image) NewQueue(workers int) *Queue { return NewQueue(im, workers) }
+
+// NewQueue makes a queue with that many workers; zero means 4 times the CPUs.
+func NewQueue(d Disk, workers int) *Queue {
 	if workers <= 0 {
 		workers = 4 * runtime.NumCPU()
 	}
-	q := &Queue{im: im}
+	q := &Queue{disk: d}
 	q.work.L, q.idle.L = &q.mu, &q.mu
 	q.finished.Add(workers)
 	for range workers {
@@ -232,7 +247,7 @@ func (q *Queue) worker() {
 		r.status.Store(uint32(Running))
 		q.running++
 		q.mu.Unlock()
-		if err := q.im.run(r); err != nil {
+		if err := run(q.disk, r); err != nil {
 			r.finish(Failed, err)
 		} else {
 			r.finish(Done, nil)
@@ -297,14 +312,14 @@ func (q *Queue) Close() {
 }
 
 // run does what a request asks for.
-func (im *Image) run(r *Request) error {
+func run(d Disk, r *Request) error {
 	switch r.Kind {
 	case FlushAll:
-		return im.Flush()
+		return d.Flush()
 	case Discard:
-		return im.Trim(r.Offset, r.Length)
+		return d.Trim(r.Offset, r.Length)
 	case WriteZeroes:
-		return im.WriteZeroes(r.Offset, r.Length)
+		return d.WriteZeroes(r.Offset, r.Length)
 	case Read, Write, WriteFUA:
 	default:
 		return fmt.Errorf("vdisk: a %v", r.Kind)
@@ -313,9 +328,9 @@ func (im *Image) run(r *Request) error {
 	for _, b := range r.Buffers {
 		var err error
 		if r.Kind == Read {
-			_, err = im.ReadAt(b, off)
+			_, err = d.ReadAt(b, off)
 		} else {
-			_, err = im.WriteAt(b, off)
+			_, err = d.WriteAt(b, off)
 		}
 		if err != nil {
 			return err
@@ -323,7 +338,7 @@ func (im *Image) run(r *Request) error {
 		off += int64(len(b))
 	}
 	if r.Kind == WriteFUA {
-		return im.Flush()
+		return d.Flush()
 	}
 	return nil
 }

@@ -33,6 +33,7 @@ usage: godwitctl disk COMMAND [OPTION ...] FILE ...
     repair web.vhdx                              mends it, and loses nothing that can be read
     convert disk.raw web.vhdx                    either way; formats by suffix, or by -from and -to
     map web.vhdx                                 what lies where
+    bench DIR                                    speed beside qemu's VHDX, qcow2 and raw, in DIR's file system
 
 All take -json. No file that exists is overwritten.
 
@@ -54,6 +55,11 @@ type diskCommand struct {
 	to      string
 	noMeter bool
 	dry     bool
+	rows    string
+	runs    int
+	time    time.Duration
+	direct  bool
+	aio     string
 }
 
 // bytesFlag is a size such as 512, 64K, 32M, 100G or 1T.
@@ -110,6 +116,19 @@ func disk(args []string) int {
 		c.f.StringVar(&c.to, "to", "", "`format` of the destination: raw or vhdx")
 		c.f.BoolVar(&c.noMeter, "quiet", false, "show no progress")
 		run, files = c.convert, 2
+	case "bench":
+		c.size, c.block = 256<<20, 2<<20
+		c.f.Var(&c.size, "size", "`size` of the disks")
+		c.f.Var(&c.block, "block", "`size` of a VHDX block: a power of two from 1M to 256M")
+		c.f.StringVar(&c.rows, "rows", "", "measure only the rows whose names match this `regexp`")
+		c.f.IntVar(&c.runs, "runs", 5, "rounds")
+		c.f.DurationVar(&c.time, "time", 200*time.Millisecond, "about how long one run takes")
+		c.f.BoolVar(&c.direct, "direct", false, "pass by the page cache, on all sides")
+		c.f.StringVar(&c.aio, "aio", "threads", "how qemu does its I/O: threads, native (with -direct) or io_uring")
+		c.f.BoolVar(&c.noMeter, "quiet", false, "show no progress")
+		usage := c.f.Usage
+		c.f.Usage = func() { fmt.Fprint(os.Stderr, benchUsage); usage() }
+		run = c.bench
 	default:
 		fmt.Fprintf(os.Stderr, "godwitctl: no command disk %s\n\n%s", args[0], diskUsage)
 		return 2
