@@ -187,9 +187,14 @@ func TestClockPageAgreesWithTheMachinesClock(t *testing.T) {
 		v.Block(time.Millisecond)
 		return nil
 	})
+	// A host that is kept waiting for a processor between any two looks at its counter.
+	var looks atomic.Uint64
+	steady := r.TSC
+	r.TSC = func() uint64 { return steady() + looks.Add(1)*1e6 }
 	vm := r.vm(t, 2)
 	vm.Start()
 	vm.Pause()
+	apart := int64(vm.stoppedAt+vm.cpus[0].tscOffset) - vm.clock.Now() // at 1 GHz
 	last := int64(0)
 	for round := range 3 {
 		for i, c := range vm.cpus {
@@ -207,8 +212,11 @@ func TestClockPageAgreesWithTheMachinesClock(t *testing.T) {
 			tsc := vm.stoppedAt + vm.cpus[i].tscOffset
 			s := scale{mul: le.Uint32(p[24:]), shift: int8(p[28])}
 			guest := int64(le.Uint64(p[16:])) + s.ns(tsc-le.Uint64(p[8:]))
-			if d := guest - vm.clock.Now(); d < -50e3 || d > 50e3 || guest < last || p[0]&1 != 0 {
+			if d := guest - vm.clock.Now(); d < -50 || d > 50 || guest < last || p[0]&1 != 0 {
 				t.Errorf("round %d, CPU %d: the guest reads %d, the machine's clock %d, the last reading %d", round, i, guest, vm.clock.Now(), last)
+			}
+			if d := int64(tsc) - vm.clock.Now() - apart; d < -50 || d > 50 {
+				t.Errorf("round %d, CPU %d: its counter is %d ns further from the machine's clock than before", round, i, d)
 			}
 			last = guest
 		}

@@ -198,11 +198,11 @@ func (vm *VM) boot() error {
 
 // run lets the processors go on. ctl is held, none runs, asked is nothing.
 func (vm *VM) run() {
-	now := vm.host.TSC()
+	stood := vm.clock.Now()
 	vm.clock.Resume()
-	off, _ := vm.clock.Offset()
-	vm.offset = off
-	vm.base = timeBase{tsc: now, ns: vm.scale.ns(now) + off}
+	vm.offset, _ = vm.clock.Offset()
+	now := vm.hostTSC(stood) // when the clock went on: so must the counters
+	vm.base = timeBase{tsc: now, ns: vm.scale.ns(now) + vm.offset}
 	for _, c := range vm.cpus {
 		c.tscOffset += vm.stoppedAt - now // the time it stood still did not pass
 		c.v.SetTSCOffset(c.tscOffset)
@@ -225,7 +225,10 @@ func (vm *VM) halt() {
 	}
 	vm.loops.Wait()
 	vm.clock.Pause()
-	vm.stoppedAt = vm.host.TSC()
+	// The guest's counters stop at the very moment at which the clock did. Whatever passes between two looks at the
+	// host's counter would set them apart, and a guest that compares them (Linux's clock source watchdog does) gives
+	// up its TSC.
+	vm.stoppedAt = vm.hostTSC(vm.clock.Now())
 }
 
 // atRest calls f while no processor runs, and lets those go on that did. ctl is

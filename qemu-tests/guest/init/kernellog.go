@@ -39,6 +39,8 @@ func watchKernelLog(fail func(error)) {
 		fail(err)
 		return
 	}
+	const details = 6 // lines after a trouble that may explain it
+	explain := 0
 	buf := make([]byte, 8192) // one read, one record (Documentation/ABI/testing/dev-kmsg)
 	for {
 		n, err := f.Read(buf)
@@ -49,13 +51,16 @@ func watchKernelLog(fail func(error)) {
 			fail(fmt.Errorf("read /dev/kmsg: %w", err))
 			return
 		}
-		if strings.Contains(string(buf[:n]), late) {
-			_, text, _ := strings.Cut(string(buf[:n]), ";")
-			text, _, _ = strings.Cut(text, "\n")
-			say("remark: kernel said: %s", text)
-		}
-		if text, bad := trouble(string(buf[:n])); bad {
+		_, text, _ := strings.Cut(string(buf[:n]), ";")
+		text, _, _ = strings.Cut(text, "\n")
+		_, bad := trouble(string(buf[:n]))
+		switch {
+		case bad:
 			fail(fmt.Errorf("kernel said: %s", text))
+			explain = details
+		case explain > 0 || strings.Contains(text, late):
+			say("remark: kernel said: %s", text)
+			explain = max(0, explain-1)
 		}
 	}
 }
