@@ -71,11 +71,30 @@ func (h *Host) Do(ctx context.Context, command string, patience time.Duration) (
 	if err != nil {
 		return "", err
 	}
-	text := m.Groups[1]
+	return m.Groups[1], h.commandError(command, m.Groups[1])
+}
+
+// commandError finds the error in what a command printed.
+func (h *Host) commandError(command, text string) error {
 	if _, msg, ok := strings.Cut("\n"+text, "\nerror: "); ok {
-		return text, &CommandError{h.Name, command, strings.TrimSpace(msg)}
+		return &CommandError{h.Name, command, strings.TrimSpace(msg)}
 	}
-	return text, nil
+	return nil
+}
+
+// Begin types a command whose end is not waited for; see End.
+func (h *Host) Begin(command string) error {
+	h.Discard()
+	return h.Send(command + "\r")
+}
+
+// End waits for the end of a command that Begin typed, and returns the output that nobody has expected since.
+func (h *Host) End(ctx context.Context, command string, patience time.Duration) (string, error) {
+	m, err := h.Await(ctx, "the end of `"+command+"`", prompt, patience)
+	if err != nil {
+		return "", err
+	}
+	return m.Before, h.commandError(command, m.Before)
 }
 
 // reply matches a command's echo, which the line editor may wrap anywhere, its output, and the next prompt.

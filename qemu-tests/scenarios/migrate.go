@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"godwit/qemu-tests/lan"
 	"godwit/qemu-tests/machine"
 	"godwit/qemu-tests/rig"
 )
@@ -15,8 +16,13 @@ func migrations() []*rig.Scenario {
 	return []*rig.Scenario{
 		{
 			Name: "migrate", About: "a guest under load moves ten times between two hosts and loses nothing", Cores: 2, Limit: 8 * time.Minute,
-			Skip: notBetweenBochs, Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, 10) },
+			Skip: notBetweenBochs, Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, 1, 10) },
 		},
+		{
+			Name: "migrate-2cpus", About: "a guest with two virtual processors moves to a second host and back", Cores: 2, Limit: 4 * time.Minute,
+			Skip: onQEMU, Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, 2, 2) },
+		},
+		migrateFaults(),
 	}
 }
 
@@ -30,36 +36,42 @@ func notBetweenBochs(g machine.Ground) string {
 
 // pair is two hosts on one network.
 type pair struct {
+	lan   *lan.LAN
 	hosts [2]*rig.Host
 	addr  [2]netip.Addr
 	nic   [2]*machine.NIC
 }
 
-// startPair starts two hosts; the first has the guest's files.
-func startPair(ctx context.Context, t *rig.T) (*pair, error) {
+// startPair starts two hosts with as many processors each; the first has the guest's files.
+func startPair(ctx context.Context, t *rig.T, cpus int) (*pair, error) {
 	dir, err := folder(t, "")
 	if err != nil {
 		return nil, err
 	}
-	lan, err := t.LAN(ctx, dir, "")
-	if err != nil {
+	p := &pair{}
+	if p.lan, err = t.LAN(ctx, dir, ""); err != nil {
 		return nil, err
 	}
-	p := &pair{}
 	for i, name := range []string{"host1", "host2"} {
-		if p.nic[i], p.addr[i], err = lan.NIC(); err != nil {
+		if p.nic[i], p.addr[i], err = p.lan.NIC(); err != nil {
 			return nil, err
 		}
 		var modules []machine.Module
 		if i == 0 {
 			modules = t.GuestModules()
 		}
-		line := fmt.Sprintf("name=%s ip=%s/24 migrate=insecure-tcp", name, p.addr[i])
-		if p.hosts[i], err = t.Host(ctx, machine.Spec{Name: name, CPUs: 1, MemoryMiB: 768, NIC: p.nic[i], Boot: image(t, line, modules...)}); err != nil {
+		if err := p.start(ctx, t, i, name, cpus, modules...); err != nil {
 			return nil, err
 		}
 	}
 	return p, nil
+}
+
+// start starts host i, again if it was killed.
+func (p *pair) start(ctx context.Context, t *rig.T, i int, name string, cpus int, modules ...machine.Module) (err error) {
+	line := fmt.Sprintf("name=%s ip=%s/24 migrate=insecure-tcp", name, p.addr[i])
+	p.hosts[i], err = t.Host(ctx, machine.Spec{Name: name, CPUs: cpus, MemoryMiB: 768, NIC: p.nic[i], Boot: image(t, line, modules...)})
+	return err
 }
 
 // moveReport is what scenarios read of `vm migrate -json`; see migrate.Report.
@@ -96,12 +108,12 @@ func (p *pair) move(ctx context.Context, from int) (r moveReport, err error) {
 	return r, err
 }
 
-func migrateBackAndForth(ctx context.Context, t *rig.T, moves int) error {
-	p, err := startPair(ctx, t)
+func migrateBackAndForth(ctx context.Context, t *rig.T, cpus, moves int) error {
+	p, err := startPair(ctx, t, cpus)
 	if err != nil {
 		return err
 	}
-	spec := rig.GuestSpec{Name: guestName, CPUs: 1, MemoryMiB: 160, CommandLine: "guest=workload guest.mem=24M guest.rate=100"}
+	spec := rig.GuestSpec{Name: guestName, CPUs: cpus, MemoryMiB: 160, CommandLine: "guest=workload guest.mem=24M guest.rate=100"}
 	if err := p.hosts[0].StartGuest(ctx, spec); err != nil {
 		return err
 	}

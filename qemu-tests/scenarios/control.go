@@ -1,0 +1,175 @@
+package scenarios
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"strings"
+	"time"
+
+	"godwit/qemu-tests/machine"
+	"godwit/qemu-tests/rig"
+)
+
+func controls() []*rig.Scenario {
+	return []*rig.Scenario{{
+		Name: "godwitctl", About: "the Linux program manages a host over TCP: a guest's whole life, JSON, errors with exit status 1", Limit: 3 * time.Minute,
+		Skip: onQEMU, Run: controlFromLinux,
+	}}
+}
+
+const controlPort = 7481
+
+// ctl runs a built godwitctl.
+type ctl struct{ program, host string }
+
+// run returns what a command printed and its exit status.
+func (c ctl) run(ctx context.Context, args ...string) (out, complaint string, status int, err error) {
+	const patience = time.Minute
+	limited, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	cmd := exec.CommandContext(limited, c.program, append([]string{"-host", c.host}, args...)...)
+	var o, e bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &o, &e
+	err = cmd.Run()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) && exit.Exited() {
+		err = nil
+	}
+	if err != nil {
+		return "", "", 0, fmt.Errorf("godwitctl %s: %w", strings.Join(args, " "), err)
+	}
+	return o.String(), e.String(), cmd.ProcessState.ExitCode(), nil
+}
+
+// ok runs a command that must succeed and whose output must hold every word of want.
+func (c ctl) ok(ctx context.Context, args []string, want ...string) (string, error) {
+	out, complaint, status, err := c.run(ctx, args...)
+	if err != nil {
+		return "", err
+	}
+	if status != 0 {
+		return "", fmt.Errorf("godwitctl %s: exit status %d: %s", strings.Join(args, " "), status, complaint)
+	}
+	for _, w := range want {
+		if !strings.Contains(out, w) {
+			return "", fmt.Errorf("godwitctl %s: printed no %q, but %q", strings.Join(args, " "), w, out)
+		}
+	}
+	return out, nil
+}
+
+func controlFromLinux(ctx context.Context, t *rig.T) error {
+	dir, err := folder(t, "")
+	if err != nil {
+		return err
+	}
+	lan, err := t.LAN(ctx, dir, "")
+	if err != nil {
+		return err
+	}
+	nic, addr, err := lan.NIC()
+	if err != nil {
+		return err
+	}
+	line := fmt.Sprintf("name=remote ip=%s/24 control=insecure-tcp:%d", addr, controlPort)
+	if _, err := t.Host(ctx, machine.Spec{Name: "host", MemoryMiB: 768, NIC: nic, Boot: image(t, line, t.GuestModules()...)}); err != nil {
+		return err
+	}
+	c := ctl{program: t.Path("godwitctl")}
+	build := exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", c.program, "./cmd/godwitctl")
+	if out, err := build.CombinedOutput(); err != nil {
+		return fmt.Errorf("build godwitctl: %w\n%s", err, out)
+	}
+	if c.host, err = lan.Forward(netip.AddrPortFrom(addr, controlPort)); err != nil {
+		return err
+	}
+	return controlSteps(ctx, t, c)
+}
+
+func controlSteps(ctx context.Context, t *rig.T, c ctl) error {
+	out, err := c.ok(ctx, []string{"-json", "host"})
+	if err != nil {
+		return err
+	}
+	var f hostFacts
+	if err := json.Unmarshal([]byte(out), &f); err != nil || f.Name != "remote" {
+		return fmt.Errorf("godwitctl -json host: %w in %q, want the name remote", err, out)
+	}
+	for _, s := range []struct {
+		args []string
+		want []string
+	}{
+		{[]string{"vm", "create", guestName, "kernel=module:vmlinuz", "initrd=module:initramfs", "mem=256M", "cmdline=console=ttyS0 quiet guest=workload guest.mem=8M"}, []string{"stopped"}},
+		{[]string{"vm", "start", guestName}, []string{"running"}},
+		{[]string{"vm", "list"}, []string{guestName, "running", "256"}},
+	} {
+		if _, err := c.ok(ctx, s.args, s.want...); err != nil {
+			return err
+		}
+	}
+	var shown struct {
+		Config struct {
+			Memory uint64 `json:"memory"`
+			Line   string `json:"cmdline"`
+		} `json:"config"`
+		Status string `json:"status"`
+	}
+	if out, err = c.ok(ctx, []string{"vm", "show", guestName, "-json"}); err != nil {
+		return err
+	}
+	if err := json.Unmarshal([]byte(out), &shown); err != nil || shown.Status != "running" || shown.Config.Memory != 256<<20 || !strings.HasSuffix(shown.Config.Line, "guest.mem=8M") {
+		return fmt.Errorf("godwitctl vm show -json: %v in %q", err, out)
+	}
+	for { // the guest comes up
+		if out, err = c.ok(ctx, []string{"vm", "console", guestName, "log"}); err != nil {
+			return err
+		}
+		if v, ok := rig.ParseVerdict(out); ok {
+			t.Measure("verdict", "%s", v.Line)
+			break
+		}
+		if err := sleep(ctx, time.Second); err != nil {
+			return fmt.Errorf("no verdict of the guest: %w:\n%s", err, out)
+		}
+	}
+	// Errors come from the host, or from the program itself, which says so in another way.
+	for _, bad := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"vm", "start", "nobody"}, "error: "},
+		{[]string{"vm", "delete", guestName}, "error: "}, // it runs
+		{[]string{"fly"}, "error: "},
+	} {
+		out, complaint, status, err := c.run(ctx, bad.args...)
+		if err != nil {
+			return err
+		}
+		if status != 1 || !strings.HasPrefix(complaint, bad.want) {
+			return fmt.Errorf("godwitctl %s: exit status %d, %q and %q; want 1 and an error", strings.Join(bad.args, " "), status, out, complaint)
+		}
+	}
+	for _, s := range []struct {
+		args []string
+		want string
+	}{
+		{[]string{"vm", "stop", guestName, "force"}, "stopped"},
+		{[]string{"vm", "delete", guestName}, "deleted"},
+	} {
+		if _, err := c.ok(ctx, s.args, s.want); err != nil {
+			return err
+		}
+	}
+	if out, err = c.ok(ctx, []string{"vm", "list", "-json"}); err != nil {
+		return err
+	}
+	if strings.TrimSpace(out) != "[]" {
+		return fmt.Errorf("after the deletion there is still %q", out)
+	}
+	return nil
+}
