@@ -1,5 +1,5 @@
 # The two commands of README.md are `make demo` and `make test`.
-.PHONY: image test demo bench
+.PHONY: image test demo bench soak
 
 # Two hosts boot from the network and a guest moves between them, running.
 demo:
@@ -12,6 +12,13 @@ test:
 	go vet ./...
 	go test ./...
 	@go run ./qemu-tests test
+
+# What takes too long for every day: a guest under load for an hour, a thousand machines made and deleted, the kernel's
+# self-test for a minute.
+DURATION ?= 1h
+ROUNDS ?= 1000
+soak:
+	@go run ./qemu-tests soak -duration $(DURATION) -rounds $(ROUNDS)
 
 # Sizes, times, and instructions counted by the emulator.
 bench:

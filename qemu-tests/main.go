@@ -6,6 +6,7 @@
 //	go run ./qemu-tests test -run REGEXP -on REGEXP     only some scenarios, on some grounds
 //	go run ./qemu-tests demo            two hosts boot from the network, a guest moves between them
 //	go run ./qemu-tests bench           measure sizes, times and instructions
+//	go run ./qemu-tests soak            the long checks: -duration 1h for the guest, -rounds 1000 for leaks
 //	go run ./qemu-tests list            tell what the scenarios are
 //
 // Run it in the repository's root. See docs/rig.md.
@@ -39,6 +40,7 @@ var commands = map[string]func(ctx context.Context, args []string) error{
 	"test":  test,
 	"demo":  demo,
 	"bench": bench,
+	"soak":  soak,
 	"list":  list,
 }
 
@@ -47,7 +49,7 @@ const logs = "build/rig"
 
 func main() {
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "usage: go run ./qemu-tests setup | files | test [-run REGEXP] [-on REGEXP] | demo | bench | list")
+		fmt.Fprintln(os.Stderr, "usage: go run ./qemu-tests setup | files | test [-run REGEXP] [-on REGEXP] | demo | bench [-run REGEXP] | soak [-duration TIME] [-rounds N] [-run REGEXP] | list")
 	}
 	flag.Parse()
 	run, ok := commands[flag.Arg(0)]
@@ -222,6 +224,46 @@ func bench(ctx context.Context, args []string) error {
 		return fmt.Errorf("%d measurements failed", failed)
 	}
 	return ctx.Err()
+}
+
+// soak runs the checks that take too long for every day, two at once where there are processors for it.
+func soak(ctx context.Context, args []string) error {
+	fs := flag.NewFlagSet("soak", flag.ExitOnError)
+	which := fs.String("run", "", "only checks that match this `regexp`")
+	duration := fs.Duration("duration", time.Hour, "how long the guest works")
+	rounds := fs.Int("rounds", 1000, "rounds of create, start, stop and delete")
+	fs.Parse(args)
+	match, err := regexp.Compile(*which)
+	if err != nil {
+		return err
+	}
+	if *duration <= 0 || *rounds <= 0 {
+		return errors.New("soak: the duration and the number of rounds must be above zero")
+	}
+	ground, err := bestGround()
+	if err != nil {
+		return err
+	}
+	r := rig.Runner{Grounds: []machine.Ground{ground}, Dir: logs, Cores: max(2, runtime.NumCPU()), Progress: os.Stderr}
+	for _, s := range scenarios.Soaks(*duration, *rounds) {
+		if match.MatchString(s.Name) {
+			r.Scenarios = append(r.Scenarios, s)
+		}
+	}
+	if r.Files, err = prepare(ctx); err != nil {
+		return err
+	}
+	results := r.Run(ctx)
+	for _, res := range results {
+		report(res)
+	}
+	switch failed := rig.Table(os.Stdout, results); {
+	case ctx.Err() != nil:
+		return errors.New("interrupted")
+	case failed != 0:
+		return fmt.Errorf("%d of %d long checks failed", failed, len(results))
+	}
+	return nil
 }
 
 func list(context.Context, []string) error {
