@@ -20,8 +20,9 @@ type Options struct {
 	// can. A backing with a method Capacity() int64 says it itself.
 	Capacity int64
 	depth    int
-	salvage  bool // open what findSpace would refuse: only Repair does
-	orphan   bool // go without the parent: only Check and Repair do, which read none of its data
+	salvage  bool   // open what findSpace would refuse: only Repair does
+	over     *Image // the parent, open already: only a snapshot has it
+	orphan   bool   // go without the parent: only Check and Repair do, which read none of its data
 }
 
 // A ParentPath is one of a locator's entries.
@@ -52,6 +53,9 @@ type Image struct {
 	hdrMu sync.Mutex
 	hdr   header
 	which int // the copy in force, 0 or 1
+	// nextData is what the data's identity becomes when it changes; a new one
+	// if zero.
+	nextData GUID
 
 	meta   metaCache
 	j      journal
@@ -144,7 +148,9 @@ func Open(b Backing, o Options) (im *Image, err error) {
 		im.space.limit, im.space.size = size, size
 	}
 	im.j = journal{b: b, off: int64(im.hdr.LogOffset), length: int64(im.hdr.LogLength), flushed: size}
-	if im.p.HasParent && !o.orphan {
+	if o.over != nil {
+		im.parent = o.over
+	} else if im.p.HasParent && !o.orphan {
 		if err := im.openParent(o); err != nil {
 			return nil, err
 		}
@@ -306,7 +312,9 @@ func (im *Image) begin(data bool) error {
 		h.FileWriteGUID = NewGUID()
 	}
 	if data {
-		h.DataWriteGUID = NewGUID()
+		if h.DataWriteGUID = im.nextData; h.DataWriteGUID.IsZero() {
+			h.DataWriteGUID = NewGUID()
+		}
 	}
 	if err := im.writeHeaders(h); err != nil {
 		return im.fail(err)

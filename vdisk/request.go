@@ -106,7 +106,7 @@ var (
 	ErrBusy     = errors.New("the request is in a queue already")
 )
 
-// A Disk is what requests are run on: an Image, or a Raw.
+// A Disk is what requests are run on: an Image, a LiveDisk, or a Raw.
 type Disk interface {
 	io.ReaderAt
 	io.WriterAt
@@ -313,6 +313,11 @@ func (q *Queue) Close() {
 
 // run does what a request asks for.
 func run(d Disk, r *Request) error {
+	if l, ok := d.(*LiveDisk); ok { // no request is split by a snapshot
+		l.mu.RLock()
+		defer l.mu.RUnlock()
+		d = l.top
+	}
 	switch r.Kind {
 	case FlushAll:
 		return d.Flush()

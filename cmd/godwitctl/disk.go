@@ -15,8 +15,6 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/term"
-
 	"godwit/vdisk"
 )
 
@@ -31,6 +29,8 @@ usage: godwitctl disk COMMAND [OPTION ...] FILE ...
     check web.vhdx                               looks, and changes nothing; status 3 if there is damage
     repair -n web.vhdx                           what a repair would do
     repair web.vhdx                              mends it, and loses nothing that can be read
+    snapshot web.vhdx web-1.vhdx                 freezes web.vhdx; use web-1.vhdx from then on
+    commit -remove web-1.vhdx                    puts what it holds into its parent; again after a crash or ^C
     convert disk.raw web.vhdx                    either way; formats by suffix, or by -from and -to
     map web.vhdx                                 what lies where
     bench DIR                                    speed beside qemu's VHDX, qcow2 and raw, in DIR's file system
@@ -60,6 +60,7 @@ type diskCommand struct {
 	time    time.Duration
 	direct  bool
 	aio     string
+	remove  bool
 }
 
 // bytesFlag is a size such as 512, 64K, 32M, 100G or 1T.
@@ -107,6 +108,14 @@ func disk(args []string) int {
 		run = c.check
 	case "map":
 		run = c.mapping
+	case "snapshot":
+		c.f.Var(&c.block, "block", "`size` of a block of the child: a power of two from 1M to 256M")
+		c.f.Var(&c.log, "log", "`size` of the child's log, in whole MiB")
+		run, files = c.snapshot, 2
+	case "commit":
+		c.f.BoolVar(&c.remove, "remove", false, "remove the child when all of it is in its parent")
+		c.f.BoolVar(&c.noMeter, "quiet", false, "show no progress")
+		run = c.commit
 	case "repair":
 		c.f.BoolVar(&c.dry, "n", false, "only say what would be done")
 		run = c.repair
@@ -210,18 +219,9 @@ func (c *diskCommand) create(_ context.Context, names []string) (int, error) {
 		}
 		defer p.Close()
 		o.Parent = p
-		abs, err := filepath.Abs(c.parent)
-		if err != nil {
+		if o.ParentPaths, err = vdisk.ParentPathsFrom(names[0], c.parent); err != nil {
 			return 1, err
 		}
-		self, err := filepath.Abs(names[0])
-		if err != nil {
-			return 1, err
-		}
-		if rel, err := filepath.Rel(filepath.Dir(self), abs); err == nil {
-			o.ParentPaths = append(o.ParentPaths, vdisk.ParentPath{Kind: "relative_path", Path: strings.ReplaceAll(rel, "/", `\`)})
-		}
-		o.ParentPaths = append(o.ParentPaths, vdisk.ParentPath{Kind: "absolute_win32_path", Path: abs})
 	}
 	if err := makeFile(names[0], func(b *vdisk.File) error { return vdisk.Create(b, o) }); err != nil {
 		return 1, err
@@ -470,10 +470,10 @@ const chunk = 1 << 20
 
 // copy moves what is not zero.
 func (c *diskCommand) copy(ctx context.Context, dst io.WriterAt, src *source, unit int64, pad bool) (copied int64, err error) {
-	meter := term.IsTerminal(int(os.Stderr.Fd())) && !c.noMeter
+	show, finish := c.progress()
+	defer finish()
 	buf := make([]byte, chunk)
 	zero := make([]byte, chunk)
-	last := time.Now()
 	for off := int64(0); off < src.size; {
 		if err := ctx.Err(); err != nil {
 			return copied, errors.New("interrupted; nothing was kept")
@@ -498,13 +498,9 @@ func (c *diskCommand) copy(ctx context.Context, dst io.WriterAt, src *source, un
 			copied += n
 		}
 		off += n
-		if meter && time.Since(last) > time.Second/4 {
-			last = time.Now()
-			fmt.Fprintf(os.Stderr, "\r%3d%% of %s ", 100*off/src.size, human(src.size))
+		if show != nil {
+			show(off, src.size)
 		}
-	}
-	if meter {
-		fmt.Fprint(os.Stderr, "\r\x1b[K")
 	}
 	return copied, err
 }

@@ -100,3 +100,44 @@ func TestRepairCommandMendsATruncatedImage(t *testing.T) {
 		}
 	}
 }
+
+func TestSnapshotAndCommitCommands(t *testing.T) {
+	dir := t.TempDir()
+	at := func(name string) string { return filepath.Join(dir, name) }
+	run := func(code int, args ...string) {
+		t.Helper()
+		if got := disk(args); got != code {
+			t.Fatalf("disk %v: status %d, not %d", args, got, code)
+		}
+	}
+	run(0, "create", "-size", "4M", "-block", "1M", at("a.vhdx"))
+	run(0, "snapshot", at("a.vhdx"), at("a-1.vhdx"))
+	run(1, "snapshot", at("a.vhdx"), at("a-1.vhdx"))
+	write := func(name string, p []byte, off int64) {
+		t.Helper()
+		im, err := vdisk.OpenPath(at(name), vdisk.Options{}, vdisk.FileOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = im.WriteAt(p, off)
+		if err := errors.Join(err, im.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := bytes.Repeat([]byte("godwit+8"), 512)
+	write("a-1.vhdx", p, 1<<20)
+	run(0, "commit", "-json", at("a-1.vhdx"))
+	run(0, "commit", "-remove", at("a-1.vhdx"))
+	if _, err := os.Stat(at("a-1.vhdx")); err == nil {
+		t.Error("the child was not removed")
+	}
+	run(0, "convert", at("a.vhdx"), at("a.raw"))
+	if got, err := os.ReadFile(at("a.raw")); err != nil || !bytes.Equal(got[1<<20:][:len(p)], p) {
+		t.Errorf("the parent does not hold what was committed: %v", err)
+	}
+	run(0, "snapshot", "-json", at("a.vhdx"), at("a-2.vhdx"))
+	write("a.vhdx", p, 0)
+	run(1, "commit", at("a-2.vhdx"))
+	run(damaged, "check", at("a-2.vhdx"))
+	run(1, "commit", at("a.vhdx"))
+}

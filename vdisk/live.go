@@ -1,0 +1,149 @@
+package vdisk
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+)
+
+// A LiveDisk is what a guest sees: the newest image of a chain, which a snapshot replaces
+// by a new child while requests go on.
+type LiveDisk struct {
+	// mu is held for reading by each request, and for writing by a snapshot:
+	// taking it means that none is under way.
+	mu  sync.RWMutex
+	top *Image
+}
+
+// NewLiveDisk makes a disk of an open image, which belongs to the disk from then on.
+func NewLiveDisk(im *Image) *LiveDisk { return &LiveDisk{top: im} }
+
+// Image is the newest image of the chain now. Who writes to it past the disk must not
+// let that coincide with a snapshot.
+func (d *LiveDisk) Image() *Image {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.top
+}
+
+// Size, SectorSize and the transfers are as those of Image.
+func (d *LiveDisk) Size() int64     { return d.Image().Size() }
+func (d *LiveDisk) SectorSize() int { return d.Image().SectorSize() }
+
+func (d *LiveDisk) ReadAt(p []byte, off int64) (int, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.top.ReadAt(p, off)
+}
+
+func (d *LiveDisk) WriteAt(p []byte, off int64) (int, error) {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.top.WriteAt(p, off)
+}
+
+func (d *LiveDisk) Flush() error {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.top.Flush()
+}
+
+func (d *LiveDisk) Trim(off, n int64) error {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.top.Trim(off, n)
+}
+
+func (d *LiveDisk) WriteZeroes(off, n int64) error {
+	d.mu.RLock()
+	defer d.mu.RUnlock()
+	return d.top.WriteZeroes(off, n)
+}
+
+// NewQueue makes a queue of requests, as Image.NewQueue does; it outlives snapshots.
+func (d *LiveDisk) NewQueue(workers int) *Queue { return NewQueue(d, workers) }
+
+// Close closes the whole chain.
+func (d *LiveDisk) Close() error {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.top.Close()
+}
+
+// SnapshotOptions describe a snapshot.
+type SnapshotOptions struct {
+	BlockSize   int          // of the child; zero: 2 MiB
+	LogSize     int64        // zero: as the parent's
+	ParentPaths []ParentPath // where the child finds its parent when it is opened again
+	Creator     string
+	// Ready is called when the child is durable and nothing has been written to
+	// it, with all requests waiting: here the caller notes, durably, that the
+	// disk is the child from now on. An error calls the snapshot off.
+	Ready func() error
+}
+
+// Snapshot freezes what the disk holds at one instant and lets it go on in a new,
+// empty child, in b. Requests that had begun are in the frozen image, which is closed
+// properly and read-only from then on; those that come meanwhile wait, and none
+// fails. After an error the disk goes on as before, and b is closed; after a crash
+// either image is whole.
+func (d *LiveDisk) Snapshot(b Backing, o SnapshotOptions) error {
+	if err := d.snapshot(b, o); err != nil {
+		return fmt.Errorf("vdisk: snapshot: %w", err)
+	}
+	return nil
+}
+
+func (d *LiveDisk) snapshot(b Backing, o SnapshotOptions) error {
+	// A resize or compaction ends first, while requests still go on.
+	top := d.Image()
+	top.reshape.Lock()
+	defer top.reshape.Unlock()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	err := top.writable()
+	if err == nil && d.top != top {
+		err = errors.New("another snapshot came first")
+	}
+	if err == nil {
+		err = top.settle()
+	}
+	if err == nil {
+		if o.LogSize == 0 {
+			o.LogSize = int64(top.hdr.LogLength)
+		}
+		err = Create(b, CreateOptions{Parent: top, ParentPaths: o.ParentPaths, BlockSize: o.BlockSize, LogSize: o.LogSize, Creator: o.Creator})
+	}
+	if err != nil {
+		return errors.Join(err, b.Close())
+	}
+	child, err := Open(b, Options{over: top, MetaPages: top.meta.limit})
+	if err != nil {
+		return err
+	}
+	if o.Ready != nil {
+		err = o.Ready()
+	}
+	// From here on the frozen image may be read by others: for a copy of it.
+	if s, ok := top.b.(interface{ Share() error }); ok && err == nil {
+		err = top.fail(s.Share())
+	}
+	if err != nil {
+		child.parent = nil // stays open
+		return errors.Join(err, child.Close())
+	}
+	top.ro = true
+	d.top = child
+	return nil
+}
+
+// settle makes the image as Close would leave it, with nothing under way. A later
+// write begins a new session, with new identities.
+func (im *Image) settle() error {
+	if err := im.retire(); err != nil {
+		return im.fail(err)
+	}
+	im.session.Store(sessionNone)
+	im.j.guid = GUID{}
+	return nil
+}
