@@ -10,11 +10,14 @@ import (
 // can be cut off at any moment: then any part of what was not flushed, in sectors of
 // 512 bytes and in any order, is on the medium.
 type crashDisk struct {
-	*Memory                // as a reader sees it now
-	durable *Memory        // as of the last flush
-	since   []pendingWrite // issued after it
+	*Memory                 // as a reader sees it now
+	durable *Memory         // as of the last flush
+	since   []*pendingWrite // issued after it, or before it and not completed then
 	events  int
 	onEvent func(d *crashDisk) // before each write, truncation and flush
+	// inFlight, if set, is called while a write is on its way: a flush that
+	// begins now does not cover it.
+	inFlight func(d *crashDisk, off int64)
 }
 
 type pendingWrite struct {
@@ -22,6 +25,7 @@ type pendingWrite struct {
 	data     []byte
 	truncate bool // to off
 	trim     int64
+	flying   bool
 }
 
 func (d *crashDisk) event() {
@@ -33,28 +37,39 @@ func (d *crashDisk) event() {
 
 func (d *crashDisk) WriteAt(p []byte, off int64) (int, error) {
 	d.event()
-	d.since = append(d.since, pendingWrite{off: off, data: append([]byte(nil), p...)})
+	w := &pendingWrite{off: off, data: append([]byte(nil), p...)}
+	d.since = append(d.since, w)
+	if d.inFlight != nil {
+		w.flying = true
+		d.inFlight(d, off)
+		w.flying = false
+	}
 	return d.Memory.WriteAt(p, off)
 }
 
 func (d *crashDisk) Truncate(n int64) error {
 	d.event()
-	d.since = append(d.since, pendingWrite{off: n, truncate: true})
+	d.since = append(d.since, &pendingWrite{off: n, truncate: true})
 	return d.Memory.Truncate(n)
 }
 
 func (d *crashDisk) Trim(off, n int64) (bool, error) {
 	d.event()
-	d.since = append(d.since, pendingWrite{off: off, trim: n})
+	d.since = append(d.since, &pendingWrite{off: off, trim: n})
 	return d.Memory.Trim(off, n)
 }
 
 func (d *crashDisk) Flush() error {
 	d.event()
+	var flying []*pendingWrite
 	for _, w := range d.since {
+		if w.flying {
+			flying = append(flying, w)
+			continue
+		}
 		w.apply(d.durable)
 	}
-	d.since = nil
+	d.since = flying
 	return nil
 }
 
@@ -73,7 +88,7 @@ func (w *pendingWrite) apply(m *Memory) {
 func (d *crashDisk) cut(rng *rand.Rand) *Memory {
 	m := d.durable.Snapshot()
 	mode := rng.IntN(4) // none, all, each by chance, or sectors by chance
-	var todo []pendingWrite
+	var todo []*pendingWrite
 	for _, w := range d.since {
 		switch {
 		case mode == 0, mode > 1 && rng.IntN(2) == 0:
@@ -81,7 +96,7 @@ func (d *crashDisk) cut(rng *rand.Rand) *Memory {
 		case mode == 3 && w.data != nil:
 			for i := 0; i < len(w.data); i += 512 {
 				if rng.IntN(2) == 0 {
-					todo = append(todo, pendingWrite{off: w.off + int64(i), data: w.data[i:min(i+512, len(w.data))]})
+					todo = append(todo, &pendingWrite{off: w.off + int64(i), data: w.data[i:min(i+512, len(w.data))]})
 				}
 			}
 		default:

@@ -101,7 +101,7 @@ func Open(b Backing, o Options) (im *Image, err error) {
 	if size < headerSectionSize {
 		return nil, ErrTruncated.at(size, "the file ends within its headers")
 	}
-	head := make([]byte, 320*kib)
+	head := make([]byte, headerOffset2+headerSize)
 	if _, err := b.ReadAt(head, 0); err != nil {
 		return nil, fmt.Errorf("vdisk: headers: %w", err)
 	}

@@ -19,7 +19,7 @@ import (
 // specification alone: over random files both must change the same bytes, or refuse
 // for the same reason.
 
-var replayCases = flag.Int("replay-cases", 20000, "random logs to compare with the model of replay")
+var replayCases = flag.Int("replay-cases", 12000, "random logs to compare with the model of replay")
 
 // refusals is what an opening may say for each reason the model has.
 var refusals = map[error][]error{
@@ -215,7 +215,7 @@ func TestReplayAgreesWithTheModel(t *testing.T) {
 	}
 	t.Logf("%d logs: %s", *replayCases, counts(r.ends))
 	t.Logf("made with: %s", counts(l.features))
-	if *replayCases < 20000 {
+	if *replayCases < 12000 {
 		return
 	}
 	for err := range refusals {
