@@ -1,6 +1,9 @@
 package vdisk
 
-import "fmt"
+import (
+	"fmt"
+	"math/bits"
+)
 
 // blockState is the low three bits of a BAT entry (2.5.1.1, 2.5.1.2).
 type blockState uint8
@@ -64,11 +67,13 @@ type geometry struct {
 	blocks     uint64 // payload blocks
 	chunks     uint64 // sector bitmap blocks, whether they are used or not
 	entries    uint64 // of the BAT
+	ratioShift int    // chunkRatio, a power of two, as a shift
 }
 
 func (p *params) geometry() geometry {
 	var g geometry
 	g.chunkRatio = chunkBits * uint64(p.LogicalSector) / uint64(p.BlockSize)
+	g.ratioShift = bits.TrailingZeros64(g.chunkRatio)
 	g.blocks = (p.DiskSize + uint64(p.BlockSize) - 1) / uint64(p.BlockSize)
 	g.chunks = (g.blocks + g.chunkRatio - 1) / g.chunkRatio
 	if p.HasParent {
@@ -80,7 +85,7 @@ func (p *params) geometry() geometry {
 }
 
 // batIndex is where block n's entry stands.
-func (g *geometry) batIndex(n uint64) uint64 { return n + n/g.chunkRatio }
+func (g *geometry) batIndex(n uint64) uint64 { return n + n>>(g.ratioShift&63) }
 
 // bitmapIndex is where the entry of chunk c's sector bitmap stands.
 func (g *geometry) bitmapIndex(c uint64) uint64 { return (c+1)*(g.chunkRatio+1) - 1 }

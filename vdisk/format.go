@@ -61,9 +61,8 @@ var (
 
 // checksum is CRC-32C over b with the four bytes at off taken as zero.
 func checksum(b []byte, off int) uint32 {
-	var zero [4]byte
 	c := crc32.Update(0, castagnoli, b[:off])
-	c = crc32.Update(c, castagnoli, zero[:])
+	c = crc32.Update(c, castagnoli, zeroes[:4])
 	return crc32.Update(c, castagnoli, b[off+4:])
 }
 

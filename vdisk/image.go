@@ -274,7 +274,8 @@ func (im *Image) lookup(n uint64) (e batEntry, there bool, err error) {
 // only opening it again tells what arrived.
 func (im *Image) fail(err error) error {
 	if err != nil {
-		im.failed.CompareAndSwap(nil, &err)
+		e := err // its own, so that no error costs nothing
+		im.failed.CompareAndSwap(nil, &e)
 	}
 	return err
 }

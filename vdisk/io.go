@@ -12,7 +12,7 @@ func (im *Image) check(off, n int64) error {
 	if im.closed.Load() {
 		return ErrClosed
 	}
-	if off < 0 || n < 0 || off%s != 0 || n%s != 0 {
+	if off < 0 || n < 0 || (off|n)&(s-1) != 0 {
 		return fmt.Errorf("vdisk: %d bytes at %d are not whole sectors of %d bytes", n, off, s)
 	}
 	if size := im.Size(); n > size || off > size-n {
@@ -35,9 +35,9 @@ func (im *Image) live(block uint64, in, n int64) error {
 
 // span cuts the part of n bytes at off that lies in one block.
 func (im *Image) span(off, n int64) (block uint64, in, m int64) {
-	bs := int64(im.p.BlockSize)
-	in = off % bs
-	return uint64(off / bs), in, min(n, bs-in)
+	bs := im.p.BlockSize // a power of two
+	in = off & int64(bs-1)
+	return uint64(off) >> (bits.TrailingZeros32(bs) & 63), in, min(n, int64(bs)-in)
 }
 
 // ReadAt reads whole sectors.

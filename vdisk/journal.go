@@ -37,6 +37,8 @@ type journal struct {
 	applied int
 
 	flushed int64 // the file is durably at least this long
+
+	buf []byte // of the last entry, for the next
 }
 
 type liveEntry struct{ at, size int64 }
@@ -82,7 +84,14 @@ func (j *journal) append(writes []logWrite, end int64) error {
 		tail = j.live[j.applied].at
 	}
 	e.Tail = uint32(tail)
-	b := make([]byte, size)
+	b := j.buf
+	if int64(cap(b)) < size {
+		b = make([]byte, size)
+		if size <= mib {
+			j.buf = b
+		}
+	}
+	b = b[:size]
 	e.encode(b)
 	at := j.head
 	for rest := b; len(rest) > 0; {

@@ -2,7 +2,6 @@ package vdisk
 
 import (
 	"fmt"
-	"sort"
 	"sync"
 	"sync/atomic"
 )
@@ -25,6 +24,9 @@ type metaCache struct {
 	limit int
 
 	index sync.Map // int64 file offset -> *page
+	// front finds most of them faster. A slot is set and cleared under mu,
+	// and holds only what index holds.
+	front [512]atomic.Pointer[page]
 
 	mu    sync.Mutex
 	ring  []*page // for the clock that evicts
@@ -33,7 +35,13 @@ type metaCache struct {
 	// barrier: some change in dirty refers to payload that must be durable
 	// before the log entry is.
 	barrier bool
-	load    sync.Mutex   // one miss at a time
+	load    sync.Mutex // one miss at a time
+
+	// What take hands out, used again by the next.
+	taken  []*page
+	writes []logWrite
+	buf    []byte
+
 	waiting atomic.Int32 // len(dirty), for those who do not hold mu
 }
 
@@ -41,14 +49,28 @@ const defaultMetaPages = 4096 // 16 MiB: 2 million blocks
 
 func (m *metaCache) page(off int64) (*page, error) {
 	off &^= logSector - 1
-	if p, ok := m.index.Load(off); ok {
-		p := p.(*page)
-		if !p.used.Load() {
-			p.used.Store(true)
+	p := m.slot(off).Load()
+	if p == nil || p.off != off {
+		q, ok := m.index.Load(off)
+		if !ok {
+			return m.miss(off)
 		}
-		return p, nil
+		p = q.(*page)
+		if m.mu.TryLock() {
+			if q, ok := m.index.Load(off); ok && q == p {
+				m.slot(off).Store(p)
+			}
+			m.mu.Unlock()
+		}
 	}
-	return m.miss(off)
+	if !p.used.Load() {
+		p.used.Store(true)
+	}
+	return p, nil
+}
+
+func (m *metaCache) slot(off int64) *atomic.Pointer[page] {
+	return &m.front[off/logSector%int64(len(m.front))]
 }
 
 func (m *metaCache) miss(off int64) (*page, error) {
@@ -84,6 +106,7 @@ func (m *metaCache) evict() {
 			continue
 		}
 		m.index.Delete(p.off)
+		m.slot(p.off).CompareAndSwap(p, nil)
 		last := len(m.ring) - 1
 		m.ring[m.hand] = m.ring[last]
 		m.ring[last] = nil
@@ -130,25 +153,33 @@ func (m *metaCache) setWord(off int64, v uint64, barrier bool) error {
 }
 
 // take hands all dirty pages to a commit, as writes for the log, those that first
-// names before the others.
+// names before the others. They are good until done.
 func (m *metaCache) take(first func(off int64) bool) (pages []*page, writes []logWrite, barrier bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	pages = append(pages, m.dirty...)
-	sort.SliceStable(pages, func(i, j int) bool { return first(pages[i].off) && !first(pages[j].off) })
+	pages, writes = m.taken[:0], m.writes[:0]
+	if n := len(m.dirty) * logSector; cap(m.buf) < n {
+		m.buf = make([]byte, n)
+	}
+	for _, early := range [2]bool{true, false} {
+		for _, p := range m.dirty {
+			if first(p.off) != early {
+				continue
+			}
+			b := m.buf[:cap(m.buf)][len(pages)*logSector:][:logSector:logSector]
+			for j := range p.words {
+				le.PutUint64(b[8*j:], p.words[j].Load())
+			}
+			p.dirty = false
+			p.busy++
+			pages = append(pages, p)
+			writes = append(writes, logWrite{Offset: p.off, Data: b})
+		}
+	}
 	clear(m.dirty)
 	m.dirty = m.dirty[:0]
 	m.waiting.Store(0)
-	buf := make([]byte, len(pages)*logSector)
-	for i, p := range pages {
-		b := buf[i*logSector:][:logSector:logSector]
-		for j := range p.words {
-			le.PutUint64(b[8*j:], p.words[j].Load())
-		}
-		p.dirty = false
-		p.busy++
-		writes = append(writes, logWrite{Offset: p.off, Data: b})
-	}
+	m.taken, m.writes = pages, writes
 	barrier, m.barrier = m.barrier, false
 	return pages, writes, barrier
 }
@@ -158,6 +189,10 @@ func (m *metaCache) done(pages []*page) {
 	m.mu.Lock()
 	for _, p := range pages {
 		p.busy--
+	}
+	clear(pages)
+	if cap(m.buf) > mib {
+		m.buf, m.taken, m.writes = nil, nil, nil // a burst; most commits are small
 	}
 	m.evict()
 	m.mu.Unlock()
@@ -178,6 +213,7 @@ func (m *metaCache) forget(off, n int64) {
 	for o := off; o < off+n; o += logSector {
 		if p, ok := m.index.LoadAndDelete(o); ok {
 			m.mu.Lock()
+			m.slot(o).CompareAndSwap(p.(*page), nil)
 			for i, q := range m.ring {
 				if q == p.(*page) {
 					m.ring = append(m.ring[:i], m.ring[i+1:]...)

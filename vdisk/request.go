@@ -128,10 +128,17 @@ type Queue struct {
 	idle     sync.Cond // nothing is queued or running
 	first    *Request
 	last     *Request
+	queued   int // between first and last
+	sleeping int // workers without work
+	waking   int // of them, called and not yet awake
 	running  int
 	stopped  int // Quiesce calls not resumed
 	closed   bool
 	finished sync.WaitGroup
+
+	// Workers inside Complete: each looks for work as soon as it returns, so
+	// nobody is woken for what they will take.
+	coming atomic.Int32
 }
 
 // NewQueue makes a queue with that many workers; zero means 4 times the CPUs.
@@ -179,7 +186,10 @@ func (q *Queue) Submit(r *Request) error {
 		q.first = r
 	}
 	q.last = r
-	q.work.Signal()
+	if q.queued++; q.queued > q.waking+int(q.coming.Load()) && q.sleeping > q.waking {
+		q.waking++
+		q.work.Signal()
+	}
 	return nil
 }
 
@@ -196,6 +206,7 @@ func (q *Queue) remove(r *Request) {
 		q.last = r.prev
 	}
 	r.next, r.prev = nil, nil
+	q.queued--
 }
 
 // finish is the only way to a final status.
@@ -233,26 +244,37 @@ func (q *Queue) ended() {
 
 func (q *Queue) worker() {
 	defer q.finished.Done()
+	q.mu.Lock()
+	defer q.mu.Unlock()
 	for {
-		q.mu.Lock()
 		for q.first == nil && !q.closed {
+			q.sleeping++
 			q.work.Wait()
+			q.sleeping--
+			if q.waking > 0 { // Close wakes all without counting
+				q.waking--
+			}
 		}
 		r := q.first
 		if r == nil {
-			q.mu.Unlock()
 			return
 		}
 		q.remove(r)
 		r.status.Store(uint32(Running))
 		q.running++
 		q.mu.Unlock()
-		if err := run(q.disk, r); err != nil {
+		err := run(q.disk, r)
+		q.coming.Add(1)
+		if err != nil {
 			r.finish(Failed, err)
 		} else {
 			r.finish(Done, nil)
 		}
-		q.ended()
+		q.mu.Lock()
+		q.coming.Add(-1)
+		if q.running--; q.running == 0 && q.first == nil {
+			q.idle.Broadcast()
+		}
 	}
 }
 
