@@ -56,10 +56,8 @@ func (v *VCPU) handle(e *vcpu.Exit) bool {
 		return false
 	case exitINIT:
 		e.Reason = vcpu.ExitINIT
-	case exitTaskSwitch: // APM 15.14.1
-		e.Reason = vcpu.ExitTaskSwitch
-		e.Value = m.exitInfo1 & 0xffff // the TSS's selector
-		e.Error = uint32(m.exitInfo2)
+	case exitTaskSwitch:
+		v.taskSwitch(e)
 	case exitMONITOR, exitMWAIT, exitMWAITArmed:
 		e.Reason = vcpu.ExitMonitor
 	case exitVMRUN, exitVMLOAD, exitVMSAVE, exitSTGI, exitCLGI, exitSKINIT, exitINVLPGA,
@@ -98,6 +96,36 @@ func (v *VCPU) handle(e *vcpu.Exit) bool {
 		e.Value = code
 	}
 	return true
+}
+
+// taskSwitch fills in an attempt to switch tasks (APM 15.14.1). CALL and a task gate
+// are told apart by what was being delivered (15.7.2). The next RIP is not saved.
+func (v *VCPU) taskSwitch(e *vcpu.Exit) {
+	const iret, jump, rf = 1 << 36, 1 << 38, 1 << 48
+	m := v.vm
+	e.Reason = vcpu.ExitTaskSwitch
+	e.Task = vcpu.TaskSwitch{Selector: uint16(m.exitInfo1), Cause: vcpu.TaskCall, Insn: true}
+	switch info := m.exitIntInfo; {
+	case m.exitInfo2&iret != 0:
+		e.Task.Cause = vcpu.TaskIRET
+	case m.exitInfo2&jump != 0:
+		e.Task.Cause = vcpu.TaskJump
+	case v.pending.Valid: // injected: RIP is behind the instruction, if there is one
+		e.Task.Cause, e.Task.Insn = vcpu.TaskGate, false
+		e.Task.Event, v.pending = v.pending, vcpu.Event{}
+	case info&eventValid != 0:
+		ev := vcpu.Event{Valid: true, Type: vcpu.EventType(info >> 8 & 7), Vector: uint8(info)}
+		if info&eventError != 0 {
+			ev.HasError, ev.Error = true, uint32(info>>32)
+		}
+		e.Task.Cause, e.Task.Event = vcpu.TaskGate, ev
+		const overflow = 4
+		e.Task.Insn = ev.Type == vcpu.EventSoft || ev.Type == vcpu.EventException && (ev.Vector == vcpu.VecBP || ev.Vector == overflow)
+	}
+	v.regs.RFLAGS &^= flagRF
+	if m.exitInfo2&rf != 0 {
+		v.regs.RFLAGS |= flagRF
+	}
 }
 
 // debugCause is what DR6 should say of a #DB at RIP: a single step, or an execution

@@ -234,6 +234,9 @@ func fromHardware(h segment, r vcpu.SegReg) vcpu.Segment {
 	case g.Limit&0xfff != 0xfff:
 		g.Attr &^= vcpu.AttrG
 	}
+	if r == vcpu.TR {
+		g.Attr |= 2 // busy: TCG's own task switches leave it as it was in memory before
+	}
 	if g.Attr&vcpu.AttrP == 0 && r != vcpu.CS && r != vcpu.TR {
 		g.Attr |= vcpu.AttrUnusable
 	}

@@ -155,6 +155,12 @@ func (b *bus) ReadMMIO(gpa uint64, p []byte) {
 		d.ReadMMIO(off, p)
 		return
 	}
+	if b.straddles(gpa, p) {
+		for i := range p {
+			b.ReadMMIO(gpa+uint64(i), p[i:i+1])
+		}
+		return
+	}
 	b.lostMMIO.Add(1)
 	for i := range p {
 		p[i] = 0xff
@@ -166,9 +172,26 @@ func (b *bus) WriteMMIO(gpa uint64, p []byte) {
 		d.WriteMMIO(off, p)
 		return
 	}
+	if b.straddles(gpa, p) {
+		for i := range p {
+			b.WriteMMIO(gpa+uint64(i), p[i:i+1])
+		}
+		return
+	}
 	b.lostMMIO.Add(1)
 }
 
-// powerOfTwo: a piece of an access that crosses a page can have any length, and
-// devices take 1, 2, 4 and 8.
+// straddles tells whether an access only begins or only ends in a window. It goes to
+// each device byte by byte.
+func (b *bus) straddles(gpa uint64, p []byte) bool {
+	n := uint64(len(p))
+	if n < 2 {
+		return false
+	}
+	first, _ := b.window(gpa, 1)
+	last, _ := b.window(gpa+n-1, 1)
+	return first != nil || last != nil
+}
+
+// powerOfTwo: devices take 1, 2, 4 and 8 bytes.
 func powerOfTwo(n int) bool { return n&(n-1) == 0 }

@@ -320,6 +320,8 @@ func (c *cpu) outcome(o emulate.Outcome) {
 	switch o {
 	case emulate.Fault:
 		c.inject(c.em.Fault)
+	case emulate.Shutdown:
+		c.exitShutdown()
 	case emulate.Unhandled:
 		c.vm.crash(c, c.em.Err)
 	}

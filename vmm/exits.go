@@ -212,8 +212,11 @@ func (c *cpu) exitException() {
 	c.inject(x)
 }
 
+// exitTaskSwitch: the new task may have interrupts on.
 func (c *cpu) exitTaskSwitch() {
-	c.vm.crash(c, fmt.Errorf("the guest switches tasks by hardware (TSS selector %#x), which is not emulated", c.exit.Value))
+	c.stats.emulated.Add(1)
+	c.look = true
+	c.outcome(c.em.TaskSwitch(&c.exit.Task, c.exit.Len))
 }
 
 var errTriple = errors.New("triple fault: the guest could not deliver an exception, nor the double fault after it")

@@ -213,10 +213,24 @@ func (v *VCPU) onXSETBV(e *vcpu.Exit, _ uint64) bool  { return v.leaveInsn(vcpu.
 func (v *VCPU) onRDPMC(e *vcpu.Exit, _ uint64) bool { return v.raise(vcpu.GP()) }
 
 // onTaskSwitch: the qualification has the new TSS's selector and the cause (SDM
-// vol. 3, table 27-2).
+// vol. 3, table 27-2). What was being delivered through a task gate becomes the
+// caller's. The length is there for instructions only (27.2.5).
 func (v *VCPU) onTaskSwitch(e *vcpu.Exit, q uint64) bool {
-	e.Value = q
-	return v.leaveInsn(vcpu.ExitTaskSwitch)
+	e.Task = vcpu.TaskSwitch{Selector: uint16(q), Cause: vcpu.TaskCause(q >> 30 & 3), Insn: true}
+	if e.Task.Cause == vcpu.TaskGate {
+		e.Task.Event, v.event = v.event, vcpu.Event{}
+		switch e.Task.Event.Type {
+		case vcpu.EventSoft, vcpu.EventPrivSoft, vcpu.EventSoftExc:
+		default:
+			e.Task.Insn = false
+		}
+	}
+	e.Len = 0
+	if e.Task.Insn {
+		e.Len = uint8(v.read(fExitLength))
+	}
+	v.fetch(gAll)
+	return v.leave(vcpu.ExitTaskSwitch)
 }
 
 // I/O qualification (SDM vol. 3, table 27-5), and instruction information of INS

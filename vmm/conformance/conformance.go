@@ -118,7 +118,7 @@ func runOne(b vcpu.Backend, a mem.Allocator, t test, mode mode, r *Result) {
 
 func tests() (all []test) {
 	for _, group := range [][]test{
-		instructionTests, memoryTests, eventTests, windowTests, stateTests, registerTests, modeTests, runTests, hostileTests,
+		instructionTests, memoryTests, eventTests, windowTests, stateTests, registerTests, modeTests, taskTests, emulationTests, runTests, hostileTests,
 	} {
 		all = append(all, group...)
 	}

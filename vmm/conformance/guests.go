@@ -313,7 +313,28 @@ var gPAE = guest{32, `
 f4                   hlt
 `}
 
-var gCallGate = guest{32, `
+// Hardware task switches: 38h is selGate.
+var gTaskJump = guest{32, `
+ea000000003800       jmp far 0x0, 0x38
+f4                   hlt
+`}
+
+var gTaskCall = guest{32, `
+9a000000003800       call far 0x0, 0x38
+f4                   hlt
+`}
+
+var gTaskReturn = guest{32, `
+f4                   hlt
+cf                   iretd
+`}
+
+var gTaskBadSegment = guest{32, `
+8ed8                 mov ds, ax
+f4                   hlt
+`}
+
+var gTaskGate = guest{32, `
 cd40                 int 0x40
 f4                   hlt
 `}

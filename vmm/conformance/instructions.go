@@ -158,14 +158,6 @@ var instructionTests = []test{
 		m.start(gXSETBV)
 		check(m, "RIP pushed", m.trap(vcpu.VecUD, false).ip, 0)
 	}},
-	{"a task switch stops the guest", flat32, func(m *machine) {
-		m.start(gCallGate)
-		m.put64(idtAt+8*0x40, selGate<<16|0x8500<<32) // task gate
-		if m.run() == vcpu.ExitIO && m.reg(vcpu.RAX)&0xff == vcpu.VecTS {
-			return // QEMU's TCG switches by itself, and the new task is empty
-		}
-		check(m, "exit", m.exit.Reason, vcpu.ExitTaskSwitch)
-	}},
 	{"the TSC has the guest's offset", long64, func(m *machine) {
 		m.start(gRDTSC)
 		const off = 1 << 50

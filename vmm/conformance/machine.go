@@ -51,6 +51,7 @@ const (
 	selData   = 0x10
 	selCode32 = 0x18
 	selTSS    = 0x28
+	selAbsent = 0x30 // free for a test
 	selGate   = 0x38 // a second TSS, for the task switch
 
 	trapPort = 0xee

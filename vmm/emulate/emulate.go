@@ -39,6 +39,7 @@ const (
 	Fault                    // Emulator.Fault is to be injected; no state changed
 	Again                    // what is in memory does not fit the exit (another VCPU changed it): enter the guest again
 	Unhandled                // Emulator.Err names the instruction
+	Shutdown                 // a triple fault: an exception while a double fault was delivered
 )
 
 // An Emulator emulates for one VCPU.
@@ -51,7 +52,8 @@ type Emulator struct {
 	mode  mode
 	cache [cacheSize]entry
 	odd   entry // for instructions that the cache does not take
-	buf   [16]byte
+	buf   [128]byte
+	state vcpu.State // TaskSwitch's
 	count Counters
 }
 
@@ -74,6 +76,7 @@ type mode struct {
 	cs                  vcpu.Segment
 	bits                uint8 // of code: 16, 32, 64
 	cpl                 uint8
+	implicit            bool // a supervisor access that the processor makes by itself (SDM vol. 3, section 4.6.1)
 }
 
 // Control bits used here (SDM vol. 3, section 2.5).
@@ -107,7 +110,7 @@ func (m *Emulator) look() {
 	d := &m.mode
 	d.cr0, d.cr3, d.cr4 = m.cpu.Get(vcpu.CR0), m.cpu.Get(vcpu.CR3), m.cpu.Get(vcpu.CR4)
 	d.efer = m.cpu.Get(vcpu.EFER)
-	d.cs = m.cpu.Segment(vcpu.CS)
+	d.cs, d.implicit = m.cpu.Segment(vcpu.CS), false
 	flags := m.cpu.Regs().RFLAGS
 	switch {
 	case d.cr0&cr0PE == 0:

@@ -27,23 +27,54 @@ func (m *Emulator) MMIO(gpa uint64) Outcome {
 	if in.op == opBT && in.hasReg {
 		// A register's bit offset reaches beyond the operand (SDM vol. 2, BT).
 		bit := int64(signExtend(m.get(in.reg, in.opSize, false), in.opSize))
-		off += uint64(bit>>3) &^ uint64(in.opSize-1)
+		off = (off + uint64(bit>>3)&^uint64(in.opSize-1)) & mask(in.adSize)
 	}
-	if lin := m.linear(in.seg, off); lin&0xfff != gpa&0xfff || lin&0xfff+uint64(size) > 0x1000 {
-		if lin&0xfff+uint64(size) > 0x1000 {
-			return m.unhandled(in, "access of a device's registers across a page's end")
+	a := in.access()
+	lin, o := m.reach(in.seg, off, size, a)
+	if o != Done {
+		return o
+	}
+	p := place{gpa: [2]uint64{gpa}, size: [2]uint8{size}, device: true}
+	switch {
+	case lin&0xfff+uint64(size) > 0x1000: // gpa is of either page, and the other may be RAM
+		if p, o = m.locate(lin, size, a); o != Done {
+			return o
 		}
+	case lin&0xfff != gpa&0xfff:
 		return Again // the code changed between the exit and our look
 	}
-	if o := m.execute(in, gpa, size); o != Done {
+	if o := m.execute(in, &p, size); o != Done {
 		return o
 	}
 	m.cpu.Skip(in.len)
 	return Done
 }
 
-// execute does the operation with the memory operand at gpa.
-func (m *Emulator) execute(in *insn, gpa uint64, size uint8) Outcome {
+// access is what the instruction does to its memory operand; one that also reads
+// it is a store (SDM vol. 3, section 4.7: "W").
+func (in *insn) access() access {
+	switch in.op {
+	case opMovZX, opMovSX, opTest:
+		return load
+	case opMov:
+		if in.toReg {
+			return load
+		}
+	case opALU:
+		if in.toReg || in.alu == aluCmp {
+			return load
+		}
+	case opBT:
+		if in.alu == 0 {
+			return load
+		}
+	}
+	return store
+}
+
+// execute does the operation with the memory operand at p. LOCK holds within one
+// device or page; what crosses into another is not one access there.
+func (m *Emulator) execute(in *insn, p *place, size uint8) Outcome {
 	r := m.cpu.Regs()
 	reg, high := in.high(in.reg, in.opSize)
 	src := in.imm
@@ -53,19 +84,19 @@ func (m *Emulator) execute(in *insn, gpa uint64, size uint8) Outcome {
 	switch in.op {
 	case opMov:
 		if in.toReg {
-			m.set(reg, in.opSize, high, m.read(gpa, size))
+			m.set(reg, in.opSize, high, m.load(p))
 		} else {
-			m.write(gpa, size, src)
+			m.store(p, src)
 		}
 	case opMovZX:
-		m.set(in.reg, in.opSize, false, m.read(gpa, size))
+		m.set(in.reg, in.opSize, false, m.load(p))
 	case opMovSX:
-		m.set(in.reg, in.opSize, false, signExtend(m.read(gpa, size), size))
+		m.set(in.reg, in.opSize, false, signExtend(m.load(p), size))
 	case opTest:
-		_, f := alu(aluAnd, m.read(gpa, size), src, size, r.RFLAGS)
+		_, f := alu(aluAnd, m.load(p), src, size, r.RFLAGS)
 		r.RFLAGS = f
 	case opALU:
-		old := m.read(gpa, size)
+		old := m.load(p)
 		if in.toReg {
 			v, f := alu(in.alu, src, old, size, r.RFLAGS)
 			r.RFLAGS = f
@@ -77,14 +108,14 @@ func (m *Emulator) execute(in *insn, gpa uint64, size uint8) Outcome {
 		v, f := alu(in.alu, old, src, size, r.RFLAGS)
 		r.RFLAGS = f
 		if in.alu != aluCmp {
-			m.write(gpa, size, v)
+			m.store(p, v)
 		}
 	case opXchg:
-		old := m.read(gpa, size)
-		m.write(gpa, size, src)
+		old := m.load(p)
+		m.store(p, src)
 		m.set(reg, in.opSize, high, old)
 	case opBT:
-		v := m.read(gpa, size)
+		v := m.load(p)
 		bit := uint64(1) << (src & uint64(size*8-1))
 		r.RFLAGS &^= flagCF
 		if v&bit != 0 {
@@ -92,66 +123,47 @@ func (m *Emulator) execute(in *insn, gpa uint64, size uint8) Outcome {
 		}
 		switch in.alu {
 		case 1:
-			m.write(gpa, size, v|bit)
+			m.store(p, v|bit)
 		case 2:
-			m.write(gpa, size, v&^bit)
+			m.store(p, v&^bit)
 		case 3:
-			m.write(gpa, size, v^bit)
+			m.store(p, v^bit)
 		}
 	case opIncDec:
 		op := uint8(aluAdd)
 		if in.alu == 1 {
 			op = aluSub
 		}
-		v, f := alu(op, m.read(gpa, size), 1, size, r.RFLAGS)
+		v, f := alu(op, m.load(p), 1, size, r.RFLAGS)
 		r.RFLAGS = f&^flagCF | r.RFLAGS&flagCF
-		m.write(gpa, size, v)
+		m.store(p, v)
 	case opNot:
-		m.write(gpa, size, ^m.read(gpa, size))
+		m.store(p, ^m.load(p))
 	case opNeg:
-		v, f := alu(aluSub, 0, m.read(gpa, size), size, r.RFLAGS)
+		v, f := alu(aluSub, 0, m.load(p), size, r.RFLAGS)
 		r.RFLAGS = f
-		m.write(gpa, size, v)
+		m.store(p, v)
 	case opCmpxchg:
-		old := m.read(gpa, size)
+		old := m.load(p)
 		acc := m.get(vcpu.RAX, size, false)
 		_, f := alu(aluCmp, acc, old, size, r.RFLAGS)
 		r.RFLAGS = f
 		if f&flagZF != 0 {
-			m.write(gpa, size, src)
+			m.store(p, src)
 		} else {
-			m.write(gpa, size, old) // the processor always writes
+			m.store(p, old) // the processor always writes
 			m.set(vcpu.RAX, size, false, old)
 		}
 	case opXadd:
-		old := m.read(gpa, size)
+		old := m.load(p)
 		v, f := alu(aluAdd, old, src, size, r.RFLAGS)
 		r.RFLAGS = f
 		m.set(reg, in.opSize, high, old)
-		m.write(gpa, size, v)
+		m.store(p, v)
 	default:
 		return m.unhandled(in, "no emulation for this access of a device's registers")
 	}
 	return Done
-}
-
-func (m *Emulator) read(gpa uint64, size uint8) uint64 {
-	b := m.buf[:size]
-	m.bus.ReadMMIO(gpa, b)
-	switch size {
-	case 1:
-		return uint64(b[0])
-	case 2:
-		return uint64(le.Uint16(b))
-	case 4:
-		return uint64(le.Uint32(b))
-	}
-	return le.Uint64(b)
-}
-
-func (m *Emulator) write(gpa uint64, size uint8, v uint64) {
-	le.PutUint64(m.buf[:8], v)
-	m.bus.WriteMMIO(gpa, m.buf[:size])
 }
 
 const arithmetic = flagCF | flagPF | flagAF | flagZF | flagSF | flagOF

@@ -56,71 +56,6 @@ func (m *Emulator) rounds(in *insn, one func(*Emulator, *insn) Outcome) Outcome 
 	return Done // RIP stays: the rest comes with the next entry
 }
 
-// place is an operand of a string instruction: one or two pieces of memory.
-type place struct {
-	gpa  [2]uint64
-	size [2]uint8
-}
-
-// locate translates an operand. For a store both pages are checked before
-// anything is written.
-func (m *Emulator) locate(seg vcpu.SegReg, off uint64, size uint8, a access) (p place, o Outcome) {
-	lin := m.linear(seg, off)
-	first := uint8(min(uint64(size), 0x1000-lin&0xfff))
-	if p.gpa[0], o = m.translate(lin, a, &m.odd.path); o != Done {
-		return p, o
-	}
-	p.size[0] = first
-	if first < size {
-		next := lin + uint64(first)
-		if m.mode.bits != 64 {
-			next &= 0xffffffff
-		}
-		if p.gpa[1], o = m.translate(next, a, &m.odd.path); o != Done {
-			return p, o
-		}
-		p.size[1] = size - first
-	}
-	return p, Done
-}
-
-// load copies an operand to m.buf and returns it.
-func (m *Emulator) load(p *place) uint64 {
-	clear(m.buf[:])
-	at := uint8(0)
-	for i, n := range p.size {
-		if n == 0 {
-			break
-		}
-		b := m.buf[at : at+n]
-		if page := m.bus.Page(p.gpa[i] &^ 0xfff); page != nil {
-			copy(b, page[p.gpa[i]&0xfff:])
-		} else {
-			m.bus.ReadMMIO(p.gpa[i], b)
-		}
-		at += n
-	}
-	return le.Uint64(m.buf[:8])
-}
-
-func (m *Emulator) store(p *place, v uint64) {
-	le.PutUint64(m.buf[:8], v)
-	at := uint8(0)
-	for i, n := range p.size {
-		if n == 0 {
-			break
-		}
-		b := m.buf[at : at+n]
-		if page := m.bus.Page(p.gpa[i] &^ 0xfff); page != nil {
-			copy(page[p.gpa[i]&0xfff:], b)
-			m.bus.Wrote(p.gpa[i], uint64(n))
-		} else {
-			m.bus.WriteMMIO(p.gpa[i], b)
-		}
-		at += n
-	}
-}
-
 // stringMemory is MOVS, STOS and LODS with a device at either end.
 func (m *Emulator) stringMemory(in *insn) Outcome {
 	switch in.op {
@@ -134,11 +69,11 @@ func (m *Emulator) stringMemory(in *insn) Outcome {
 
 func (m *Emulator) movs(in *insn) Outcome {
 	r := m.cpu.Regs()
-	from, o := m.locate(in.seg, r.GPR[vcpu.RSI]&mask(in.adSize), in.opSize, load)
+	from, o := m.operand(in.seg, r.GPR[vcpu.RSI]&mask(in.adSize), in.opSize, load)
 	if o != Done {
 		return o
 	}
-	to, o := m.locate(vcpu.ES, r.GPR[vcpu.RDI]&mask(in.adSize), in.opSize, store)
+	to, o := m.operand(vcpu.ES, r.GPR[vcpu.RDI]&mask(in.adSize), in.opSize, store)
 	if o != Done {
 		return o
 	}
@@ -150,7 +85,7 @@ func (m *Emulator) movs(in *insn) Outcome {
 
 func (m *Emulator) stos(in *insn) Outcome {
 	r := m.cpu.Regs()
-	to, o := m.locate(vcpu.ES, r.GPR[vcpu.RDI]&mask(in.adSize), in.opSize, store)
+	to, o := m.operand(vcpu.ES, r.GPR[vcpu.RDI]&mask(in.adSize), in.opSize, store)
 	if o != Done {
 		return o
 	}
@@ -161,7 +96,7 @@ func (m *Emulator) stos(in *insn) Outcome {
 
 func (m *Emulator) lods(in *insn) Outcome {
 	r := m.cpu.Regs()
-	from, o := m.locate(in.seg, r.GPR[vcpu.RSI]&mask(in.adSize), in.opSize, load)
+	from, o := m.operand(in.seg, r.GPR[vcpu.RSI]&mask(in.adSize), in.opSize, load)
 	if o != Done {
 		return o
 	}
@@ -193,7 +128,7 @@ func (m *Emulator) port() uint16 { return uint16(m.cpu.Regs().GPR[vcpu.RDX]) }
 func (m *Emulator) ins(in *insn) Outcome {
 	r := m.cpu.Regs()
 	// The destination first: a fault must not lose what the port gives.
-	to, o := m.locate(vcpu.ES, r.GPR[vcpu.RDI]&mask(in.adSize), in.opSize, store)
+	to, o := m.operand(vcpu.ES, r.GPR[vcpu.RDI]&mask(in.adSize), in.opSize, store)
 	if o != Done {
 		return o
 	}
@@ -204,7 +139,7 @@ func (m *Emulator) ins(in *insn) Outcome {
 
 func (m *Emulator) outs(in *insn) Outcome {
 	r := m.cpu.Regs()
-	from, o := m.locate(in.seg, r.GPR[vcpu.RSI]&mask(in.adSize), in.opSize, load)
+	from, o := m.operand(in.seg, r.GPR[vcpu.RSI]&mask(in.adSize), in.opSize, load)
 	if o != Done {
 		return o
 	}

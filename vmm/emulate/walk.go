@@ -174,7 +174,7 @@ func (m *Emulator) allowed(rights uint64, nx bool, a access) bool {
 		}
 	}
 	if !user && rights&pteU != 0 && d.cr4&cr4SMAP != 0 {
-		return m.cpu.Regs().RFLAGS&flagAC != 0
+		return m.cpu.Regs().RFLAGS&flagAC != 0 && !d.implicit
 	}
 	return true
 }
@@ -232,16 +232,5 @@ func loadEntry(b *byte, wide bool) uint64 {
 
 // orEntry sets bits in an entry's low half, where all that are set here lie.
 func orEntry(b *byte, bits uint32) { atomic.OrUint32(word32(b), bits) }
-
-// linear turns an offset in a segment into a linear address.
-func (m *Emulator) linear(seg vcpu.SegReg, off uint64) uint64 {
-	if m.mode.bits == 64 {
-		if seg == vcpu.FS || seg == vcpu.GS {
-			return m.cpu.Segment(seg).Base + off
-		}
-		return off
-	}
-	return (m.cpu.Segment(seg).Base + off) & 0xffffffff
-}
 
 var le = binary.LittleEndian

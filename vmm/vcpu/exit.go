@@ -12,15 +12,15 @@ const (
 	ExitHLT
 	ExitPause // a spin loop was detected
 	ExitCPUID
-	ExitRDMSR     // MSR in Exit.MSR; the answer goes to RAX and RDX
-	ExitWRMSR     // MSR and its new value in Exit.MSR and Exit.Value
-	ExitIO        // Exit.Port, Size, In, String, Rep; Insn holds the instruction for String
-	ExitMemory    // second-level fault: Exit.GPA, Access, and the instruction's bytes if known
-	ExitXSETBV    // index in RCX, value in EDX:EAX; only with CPL 0 and CR4.OSXSAVE checked
-	ExitHypercall // VMCALL or VMMCALL
-	ExitShutdown  // triple fault
-	ExitException // an intercepted exception: Exit.Vector, Error, and GPA as its address
-	ExitTaskSwitch
+	ExitRDMSR      // MSR in Exit.MSR; the answer goes to RAX and RDX
+	ExitWRMSR      // MSR and its new value in Exit.MSR and Exit.Value
+	ExitIO         // Exit.Port, Size, In, String, Rep; Insn holds the instruction for String
+	ExitMemory     // second-level fault: Exit.GPA, Access, and the instruction's bytes if known
+	ExitXSETBV     // index in RCX, value in EDX:EAX; only with CPL 0 and CR4.OSXSAVE checked
+	ExitHypercall  // VMCALL or VMMCALL
+	ExitShutdown   // triple fault
+	ExitException  // an intercepted exception: Exit.Vector, Error, and GPA as its address
+	ExitTaskSwitch // Exit.Task, and Len if an instruction is behind it
 	ExitWBINVD
 	ExitRDTSC
 	ExitINIT     // INIT signal latched by hardware
@@ -75,6 +75,28 @@ type Exit struct {
 	Value   uint64
 	Insn    [15]byte
 	NInsn   uint8 // how many bytes of Insn the hardware gave
+	Task    TaskSwitch
+}
+
+// A TaskCause is what leads to a hardware task switch, numbered as VT-x does (SDM
+// vol. 3, table 27-2).
+type TaskCause uint8
+
+const (
+	TaskCall TaskCause = iota // CALL, through a task gate or not
+	TaskIRET                  // IRET with NT set
+	TaskJump                  // JMP, through a task gate or not
+	TaskGate                  // a task gate in the IDT
+)
+
+// A TaskSwitch is a hardware task switch that the guest attempts and the VMM carries
+// out. The selector has passed the processor's checks of privilege. RFLAGS.RF is as
+// the old TSS is to have it.
+type TaskSwitch struct {
+	Selector uint16 // of the new task's TSS; for IRET, from the link in the old one
+	Cause    TaskCause
+	Insn     bool  // the instruction at RIP is the cause, and is completed by the switch
+	Event    Event // with TaskGate: what was being delivered; it is not queued any more
 }
 
 // EventType is what an Event is, numbered as both VT-x (SDM vol. 3, table
