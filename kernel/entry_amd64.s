@@ -193,6 +193,10 @@ rd:
 	SETMSR(MSR_FS_BASE)
 fsok:
 	MOVQ SP, BX
+	CMPQ 128(SP), $const_vecNMI
+	JEQ  anywhere
+	CMPQ 128(SP), $const_vecMachineCheck
+	JEQ  anywhere
 	SUBQ ·xsaveSize(SB), SP
 	ANDQ $~63, SP
 	CMPB ·haveXSAVE(SB), $0
@@ -210,6 +214,8 @@ fsok:
 	MOVL $-1, DX
 	XSAVE64 (SP)
 	JMP  saved
+anywhere:
+	JMP  ·trapAnywhere(SB)
 fx:
 	FXSAVE64 (SP)
 saved:
@@ -228,6 +234,79 @@ saved:
 	MOVL $-1, AX
 	MOVL $-1, DX
 	XRSTOR64 (SP)
+	JMP  restored
+fr:
+	FXRSTOR64 (SP)
+restored:
+	MOVQ BX, SP
+	MOVQ 120(SP), AX
+	SETFS(slow, set)
+	LOADREGS
+	LEAQ 144(SP), SP
+	IRETQ
+
+#define XSETBV BYTE $0x0f; BYTE $0x01; BYTE $0xd1
+#define XGETBV BYTE $0x0f; BYTE $0x01; BYTE $0xd0
+
+// SETXCR0 loads XCR0 from a variable. AX, CX and DX are lost.
+#define SETXCR0(v) XORL CX, CX; MOVL v(SB), AX; MOVL v+4(SB), DX; XSETBV
+
+// trapAnywhere goes on from trapCommon for what no flag holds off: NMIs and machine
+// checks come also in a switch to a guest or back, where XCR0 and the vector registers
+// are the guest's. BX is SP, at the trapFrame.
+TEXT ·trapAnywhere(SB), NOSPLIT|NOFRAME, $0
+	XORL R12, R12
+	XORL R13, R13
+	SUBQ ·xsaveMost(SB), SP
+	ANDQ $~63, SP
+	CMPB ·haveXSAVE(SB), $0
+	JEQ  fx
+	XORL CX, CX
+	XGETBV
+	MOVL AX, R12
+	MOVL DX, R13
+	SETXCR0(·xcr0Most)
+	XORL AX, AX // XRSTOR faults unless the header's reserved part is zero
+	MOVQ AX, 512(SP)
+	MOVQ AX, 520(SP)
+	MOVQ AX, 528(SP)
+	MOVQ AX, 536(SP)
+	MOVQ AX, 544(SP)
+	MOVQ AX, 552(SP)
+	MOVQ AX, 560(SP)
+	MOVQ AX, 568(SP)
+	MOVL $-1, AX
+	MOVL $-1, DX
+	XSAVE64 (SP)
+	SETXCR0(·xcr0)
+	JMP  saved
+fx:
+	FXSAVE64 (SP)
+saved:
+	MOVQ SP, AX
+	SUBQ $64, SP
+	MOVQ BX, 0(SP)
+	MOVQ AX, 8(SP)
+	MOVQ BX, 16(SP)
+	MOVQ R12, 24(SP)
+	MOVQ R13, 32(SP)
+	XORPS X15, X15
+	NOFRAMES
+	CALL ·handleTrap(SB)
+	MOVQ 16(SP), BX
+	MOVQ 24(SP), R12
+	MOVQ 32(SP), R13
+	ADDQ $64, SP
+	CMPB ·haveXSAVE(SB), $0
+	JEQ  fr
+	SETXCR0(·xcr0Most)
+	MOVL $-1, AX
+	MOVL $-1, DX
+	XRSTOR64 (SP)
+	XORL CX, CX
+	MOVL R12, AX
+	MOVL R13, DX
+	XSETBV
 	JMP  restored
 fr:
 	FXRSTOR64 (SP)

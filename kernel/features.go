@@ -8,12 +8,20 @@ var (
 	haveRDSEED   bool
 	xcr0         uint64 = 3
 	xsaveSize    uint64 = 512 // of the area that holds the vector state
+	// An NMI or machine check can come between loading a guest's vector state and
+	// entering it, with the guest's XCR0: what is saved then is all that the host or
+	// a guest may have.
+	xcr0Most  uint64 = 3
+	xsaveMost uint64 = 512
 )
 
 // Components of the extended state (SDM vol. 1, 13.1) that a Go program may use.
 const (
 	xcr0SSE = 3
 	xcr0AVX = 1 << 2
+
+	xcr0AVX512 = 7 << 5
+	xcr0PKRU   = 1 << 9
 )
 
 // findFeatures reads CPUID, and stops on a CPU that lacks what cannot be done
@@ -49,6 +57,10 @@ func findFeatures() {
 		// Bochs 2.7 executes some of what Go's garbage collector then uses wrongly
 		// (icelake_u and tigerlake: live objects are freed). Guests may have it.
 		writeCR4(readCR4() | cr4OSXSAVE)
+		xcr0Most = mostXCR0(offered)
+		xsetbv0(xcr0Most)
+		_, most, _, _ := CPUID(0xd, 0)
+		xsaveMost = uint64(most)
 		xsetbv0(xcr0)
 		_, size, _, _ := CPUID(0xd, 0) // for what XCR0 enables now
 		xsaveSize = uint64(size)
@@ -56,4 +68,13 @@ func findFeatures() {
 	if haveFSGSBASE {
 		writeCR4(readCR4() | cr4FSGSBASE)
 	}
+}
+
+// mostXCR0 is what the host or a guest may enable, of what the processor offers.
+func mostXCR0(offered uint64) uint64 {
+	x := offered & (xcr0SSE | xcr0AVX | xcr0AVX512 | xcr0PKRU)
+	if x&xcr0AVX512 != xcr0AVX512 || x&xcr0AVX == 0 { // all or none (SDM vol. 1, 13.3)
+		x &^= xcr0AVX512
+	}
+	return x | xcr0SSE
 }

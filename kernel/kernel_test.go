@@ -94,3 +94,11 @@ func TestMedian(t *testing.T) {
 		}
 	}
 }
+
+func TestMostXCR0IsAValueThatXSETBVTakes(t *testing.T) {
+	for _, c := range [][2]uint64{{3, 3}, {7, 7}, {0x207, 0x207}, {0xe7, 0xe7}, {0x67, 7}, {0xe3, 3}, {0x602e7, 0x2e7}, {0, 3}} {
+		if got := mostXCR0(c[0]); got != c[1] {
+			t.Errorf("offered %#x: %#x, want %#x", c[0], got, c[1])
+		}
+	}
+}
