@@ -109,7 +109,7 @@ func volumeHere(name, byUUID, mountinfo string) (string, error) {
 }
 
 // ParentPathsFrom are what a child's locator says to find its parent again: relative,
-// then absolute.
+// then absolute. Both have backslashes, which is what other tools look for.
 func ParentPathsFrom(child, parent string) (paths []ParentPath, err error) {
 	c, err := filepath.Abs(child)
 	if err != nil {
@@ -122,7 +122,7 @@ func ParentPathsFrom(child, parent string) (paths []ParentPath, err error) {
 	if rel, err := filepath.Rel(filepath.Dir(c), p); err == nil {
 		paths = append(paths, ParentPath{keyRelative, strings.ReplaceAll(rel, "/", `\`)})
 	}
-	return append(paths, ParentPath{keyAbsolute, p}), nil
+	return append(paths, ParentPath{keyAbsolute, strings.ReplaceAll(p, "/", `\`)}), nil
 }
 
 // newFile creates a file and fills it; if that fails, nothing stays behind.

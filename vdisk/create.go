@@ -47,7 +47,7 @@ func Create(b Backing, o CreateOptions) error {
 		if p.PhysicalSector == 0 {
 			p.PhysicalSector = o.Parent.p.PhysicalSector
 		}
-		l := locator{keyLinkage: o.Parent.hdr.DataWriteGUID.String()}
+		l := locator{keyLinkage: linkage(o.Parent.hdr.DataWriteGUID)}
 		for _, path := range o.ParentPaths {
 			l[path.Kind] = path.Path
 		}

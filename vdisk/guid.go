@@ -53,7 +53,7 @@ func mustGUID(s string) GUID {
 // IsZero tells whether g is the nil GUID.
 func (g GUID) IsZero() bool { return g == GUID{} }
 
-// String is the registry form in braces, in upper case as parent locators have it.
+// String is the registry form in braces, in upper case.
 func (g GUID) String() string {
 	return fmt.Sprintf("{%08X-%04X-%04X-%X-%X}", binary.LittleEndian.Uint32(g[0:]), binary.LittleEndian.Uint16(g[4:]),
 		binary.LittleEndian.Uint16(g[6:]), g[8:10], g[10:16])

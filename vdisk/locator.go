@@ -3,6 +3,7 @@ package vdisk
 import (
 	"fmt"
 	"sort"
+	"strings"
 	"unicode/utf16"
 	"unicode/utf8"
 )
@@ -17,6 +18,10 @@ const (
 	keyVolume   = "volume_path"
 	keyAbsolute = "absolute_win32_path"
 )
+
+// linkage is a parent's identity as a locator has it: in lower case (2.6.2.6.3), and
+// some readers accept nothing else.
+func linkage(g GUID) string { return strings.ToLower(g.String()) }
 
 const maxLocatorEntries = 1024
 

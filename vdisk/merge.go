@@ -75,10 +75,10 @@ func Commit(ctx context.Context, b Backing, o CommitOptions) (done Committed, er
 
 // relink says which identities a parent may have; second may be none.
 func (im *Image) relink(l locator, first, second GUID) error {
-	l[keyLinkage] = first.String()
+	l[keyLinkage] = linkage(first)
 	delete(l, keyLinkage2)
 	if !second.IsZero() {
-		l[keyLinkage2] = second.String()
+		l[keyLinkage2] = linkage(second)
 	}
 	data, err := l.encode()
 	if err != nil {
