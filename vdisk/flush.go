@@ -29,6 +29,7 @@ func (im *Image) flush() error {
 		if err := im.j.flush(im.space.fileEnd()); err != nil {
 			return im.fail(err)
 		}
+		im.space.harden()
 		im.space.settle(given)
 		return nil
 	}
@@ -38,6 +39,7 @@ func (im *Image) flush() error {
 	if err := im.commitPages(im.space.fileEnd()); err != nil {
 		return im.fail(err)
 	}
+	im.space.harden()
 	im.space.settle(given)
 	return nil
 }

@@ -1,6 +1,7 @@
 package vdisk
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync"
@@ -58,6 +59,32 @@ func (d *LiveDisk) WriteZeroes(off, n int64) error {
 	d.mu.RLock()
 	defer d.mu.RUnlock()
 	return d.top.WriteZeroes(off, n)
+}
+
+// Resize is as Image's; requests go on.
+func (d *LiveDisk) Resize(ctx context.Context, size int64) error {
+	return d.reshape(func(top *Image) error { return top.Resize(ctx, size) })
+}
+
+// ResizeAndDiscard is as Image's; requests go on.
+func (d *LiveDisk) ResizeAndDiscard(ctx context.Context, size int64) error {
+	return d.reshape(func(top *Image) error { return top.ResizeAndDiscard(ctx, size) })
+}
+
+// Compact is as Image's, for the newest image; requests go on. A snapshot meanwhile
+// ends it with ErrReadOnly: what was newest can not be compacted any more.
+func (d *LiveDisk) Compact(ctx context.Context, progress func(Compaction)) (Compaction, error) {
+	return d.Image().Compact(ctx, progress)
+}
+
+// reshape does something to the newest image, again if a snapshot was faster.
+func (d *LiveDisk) reshape(f func(*Image) error) error {
+	for {
+		top := d.Image()
+		if err := f(top); !errors.Is(err, ErrReadOnly) || d.Image() == top {
+			return err
+		}
+	}
 }
 
 // NewQueue makes a queue of requests, as Image.NewQueue does; it outlives snapshots.

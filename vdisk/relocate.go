@@ -146,7 +146,7 @@ func (im *Image) moveBAT(ctx context.Context, off, length int64, c content) (err
 			return err
 		}
 		if m.err != nil {
-			return fmt.Errorf("vdisk: block allocation table at %#x: %w", off, m.err)
+			return nil // the BAT stays where it is
 		}
 		if err := im.j.flush(im.space.fileEnd()); err != nil {
 			return err
@@ -165,11 +165,7 @@ func (im *Image) moveBAT(ctx context.Context, off, length int64, c content) (err
 			if _, err := im.b.ReadAt(was, copyAt); err != nil {
 				return fmt.Errorf("vdisk: region table at %#x: %w", copyAt, err)
 			}
-			for at := int64(0); at < regionTableSize; at += logSector {
-				if page := table[at : at+logSector]; string(page) != string(was[at:at+logSector]) {
-					writes = append(writes, logWrite{Offset: copyAt + at, Data: page})
-				}
-			}
+			writes = append(writes, changedPages(was, table, copyAt)...)
 		}
 		if err := im.logged(writes); err != nil {
 			return err
@@ -182,6 +178,10 @@ func (im *Image) moveBAT(ctx context.Context, off, length int64, c content) (err
 		im.regions, im.batOff = rs, off
 		return nil
 	})
+	if m.err != nil {
+		im.space.giveBack(off, length)
+		return fmt.Errorf("vdisk: block allocation table at %#x: %w", off, m.err)
+	}
 	if err == nil {
 		im.space.giveBack(int64(bat.Offset), int64(bat.Length))
 	}

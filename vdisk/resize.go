@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // ErrHoldsData is in the error of a Resize that would cut data off.
@@ -346,8 +347,9 @@ func (im *Image) switchSize(p *params, g *geometry) error {
 		}
 		md, _ := findRegion(im.regions, regionMetadata)
 		ps := patches{r: im.b}
-		for i := range im.items {
-			if it := &im.items[i]; it.ID == itemDiskSize && !it.User {
+		items := slices.Clone(im.items)
+		for i := range items {
+			if it := &items[i]; it.ID == itemDiskSize && !it.User {
 				it.Data = le.AppendUint64(nil, p.DiskSize)
 				if err := ps.put(it.Data, int64(md.Offset)+int64(it.Offset)); err != nil {
 					return err
@@ -357,6 +359,7 @@ func (im *Image) switchSize(p *params, g *geometry) error {
 		if err := im.logged(ps.writes); err != nil {
 			return err
 		}
+		im.setItems(items)
 		im.p.DiskSize, im.g = p.DiskSize, *g
 		im.diskSz.Store(p.DiskSize)
 		return nil

@@ -132,6 +132,29 @@ func (s *space) takeGiven() []freeRegion {
 	return g
 }
 
+// harden is called when a commit's flush has made durable what settle punched before
+// that commit.
+func (s *space) harden() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.holes {
+		return
+	}
+	old := s.free
+	s.free = s.free[:0]
+	for _, r := range old {
+		if r.c == holdsHoles {
+			r.c = holdsZeroes
+		}
+		if n := len(s.free); n > 0 && s.free[n-1].c == r.c && s.free[n-1].off+s.free[n-1].n == r.off {
+			s.free[n-1].n += r.n
+		} else {
+			s.free = append(s.free, r)
+		}
+	}
+	s.holes = false
+}
+
 func (s *space) settle(g []freeRegion) {
 	for i := range g {
 		// The host's storage gets the space back at once. What it promises
@@ -146,22 +169,6 @@ func (s *space) settle(g []freeRegion) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.holes {
-		// These were punched before this commit began, and so before its flush.
-		old := s.free
-		s.free = s.free[:0]
-		for _, r := range old {
-			if r.c == holdsHoles {
-				r.c = holdsZeroes
-			}
-			if n := len(s.free); n > 0 && s.free[n-1].c == r.c && s.free[n-1].off+s.free[n-1].n == r.off {
-				s.free[n-1].n += r.n
-			} else {
-				s.free = append(s.free, r)
-			}
-		}
-		s.holes = false
-	}
 	for _, r := range g {
 		s.insert(r)
 		s.holes = s.holes || r.c == holdsHoles
@@ -207,52 +214,4 @@ func (s *space) fileEnd() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.size
-}
-
-// trimEnd gives back what was allocated ahead, and what is free at the end.
-func (s *space) trimEnd() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.fold()
-	if s.limit != 0 || s.end >= s.size {
-		return nil
-	}
-	if err := s.b.Truncate(s.end); err != nil {
-		return err
-	}
-	s.size = s.end
-	return nil
-}
-
-// fold makes what is free at the end never allocated. mu is held.
-func (s *space) fold() {
-	for n := len(s.free); n > 0 && s.free[n-1].off+s.free[n-1].n == s.end; n-- {
-		s.end = s.free[n-1].off
-		s.free = s.free[:n-1]
-	}
-}
-
-// reach makes the file long enough for a place that ends at end.
-func (s *space) reach(end int64) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if end <= s.size {
-		return nil
-	}
-	if err := s.b.Truncate(end); err != nil {
-		return err
-	}
-	s.size = end
-	return nil
-}
-
-// mayDrop tells whether the file has a free end that a truncation would give back.
-func (s *space) mayDrop() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	end := s.end
-	for i := len(s.free) - 1; i >= 0 && s.free[i].off+s.free[i].n == end; i-- {
-		end = s.free[i].off
-	}
-	return s.limit == 0 && end < s.size
 }

@@ -31,6 +31,8 @@ usage: godwitctl disk COMMAND [OPTION ...] FILE ...
     repair web.vhdx                              mends it, and loses nothing that can be read
     snapshot web.vhdx web-1.vhdx                 freezes web.vhdx; use web-1.vhdx from then on
     commit -remove web-1.vhdx                    puts what it holds into its parent; again after a crash or ^C
+    resize -size 200G web.vhdx                   larger or smaller; data behind a new end is only lost with -discard
+    compact web.vhdx                             as short as it can be; ^C keeps what is gained
     convert disk.raw web.vhdx                    either way; formats by suffix, or by -from and -to
     map web.vhdx                                 what lies where
     bench DIR                                    speed beside qemu's VHDX, qcow2 and raw, in DIR's file system
@@ -61,6 +63,7 @@ type diskCommand struct {
 	direct  bool
 	aio     string
 	remove  bool
+	discard bool
 }
 
 // bytesFlag is a size such as 512, 64K, 32M, 100G or 1T.
@@ -116,6 +119,13 @@ func disk(args []string) int {
 		c.f.BoolVar(&c.remove, "remove", false, "remove the child when all of it is in its parent")
 		c.f.BoolVar(&c.noMeter, "quiet", false, "show no progress")
 		run = c.commit
+	case "resize":
+		c.f.Var(&c.size, "size", "`size` that the disk is to have")
+		c.f.BoolVar(&c.discard, "discard", false, "drop what lies behind a new end that is nearer")
+		run = c.resize
+	case "compact":
+		c.f.BoolVar(&c.noMeter, "quiet", false, "show no progress")
+		run = c.compact
 	case "repair":
 		c.f.BoolVar(&c.dry, "n", false, "only say what would be done")
 		run = c.repair
