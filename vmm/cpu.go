@@ -44,6 +44,7 @@ type cpu struct {
 	window       uint8 // the class asked for with WantInterrupt
 	windowSince  int64 // since when, for telling a hang
 	hangTold     bool
+	watch        watch
 	msrs         msrBank
 	tscOffset    uint64
 	systemTime   uint64 // MSR_KVM_SYSTEM_TIME_NEW
@@ -84,6 +85,7 @@ func (c *cpu) notify(bit uint32) {
 func (c *cpu) loop() {
 	defer c.vm.loops.Done()
 	c.look, c.armed = true, math.MinInt64
+	c.watch.begin(c.vm.clock.Now())
 	for {
 		if c.req.Load() != 0 {
 			if c.req.And(^uint32(reqLook))&reqStop != 0 {
@@ -121,6 +123,7 @@ func (c *cpu) loop() {
 			r = vcpu.ExitNone
 		}
 		c.stats.exits[r].Add(1)
+		c.watch.exit(r)
 		handlers[r](c)
 	}
 }
@@ -213,27 +216,17 @@ func (c *cpu) interrupts() {
 	}
 }
 
-// maxRun bounds how long a processor with an interrupt waiting runs without an
-// exit, so that a hang is noticed.
-const maxRun = 2 * nsPerSecond
-
 // setDeadline tells the VCPU when the local APIC's timer is due.
 func (c *cpu) setDeadline() {
 	at, ok := c.lapic.Deadline()
 	if !ok {
 		at = math.MaxInt64
 	}
-	if c.window != 0 {
-		at = min(at, c.vm.clock.Now()+maxRun)
-	}
+	at = min(at, c.watch.next)
 	if at == c.armed {
 		return
 	}
 	c.armed = at
-	if at == math.MaxInt64 {
-		c.v.SetDeadline(0)
-		return
-	}
 	c.v.SetDeadline(max(1, c.vm.hostTSC(at)))
 }
 
@@ -243,19 +236,7 @@ func (c *cpu) timer() {
 	c.lapic.PollTimer()
 	c.look = true
 	c.checkHang()
-}
-
-// hangAfter is how long an interrupt may wait before the operator is told.
-const hangAfter = 10 * nsPerSecond
-
-func (c *cpu) checkHang() {
-	if c.windowSince == 0 || c.hangTold {
-		return
-	}
-	if d := c.vm.clock.Now() - c.windowSince; d > hangAfter {
-		c.hangTold = true
-		c.vm.event("CPU %d has not taken an interrupt for %d s: it hangs with interrupts off near RIP %#x", c.index, d/nsPerSecond, c.regs.RIP)
-	}
+	c.patrol()
 }
 
 // idle waits while the processor does not execute.
@@ -273,6 +254,7 @@ func (c *cpu) idle() {
 		}
 	}
 	start := c.vm.host.TSC()
+	c.watch.rest(c.activity == vcpu.Halted && c.regs.RFLAGS&flagIF != 0)
 	c.mode.Store(modeHalted)
 	if c.req.Load() == 0 {
 		sleep(&c.req, wait)

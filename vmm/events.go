@@ -42,6 +42,9 @@ const (
 	tellMSR   = 2 << 40 // and the register's number
 	tellWMSR  = 3 << 40
 	tellPanic = 4 << 40
+	tellHang  = 5 << 40
+
+	tellCrashKernel = 6 << 40
 )
 
 // maxTold bounds how many a guest can make us remember.

@@ -1,9 +1,9 @@
 package vmm
 
 // panicWatch stands between the serial port and the console ring and notices when
-// the guest's kernel says that it panicked. (The pvpanic device that QEMU has for
-// this needs a driver, which Debian's kernel has as a module only: too late for a
-// kernel that can not mount its disk.)
+// the guest's kernel says that it panicked. (The pvpanic port tells it too, but needs a
+// driver, which Debian's kernel has as a module only: too late for a kernel that can
+// not mount its disk.)
 type panicWatch struct {
 	vm *VM
 	at int // how much of panicMark has been seen; guarded by the port's lock
@@ -18,9 +18,7 @@ func (w *panicWatch) WriteByte(b byte) error {
 	case b == panicMark[w.at]:
 		if w.at++; w.at == len(panicMark) {
 			w.at = 0
-			if w.vm.first(tellPanic) {
-				go w.vm.event("the guest's kernel panicked: its console says why (vm console %s)", w.vm.cfg.Name)
-			}
+			w.vm.panicked(false)
 		}
 	case b == panicMark[0]:
 		w.at = 1
@@ -28,4 +26,15 @@ func (w *panicWatch) WriteByte(b byte) error {
 		w.at = 0
 	}
 	return w.vm.ring.WriteByte(b)
+}
+
+// panicked tells the operator once, whoever learns of it first. It may be called with
+// a device's lock held.
+func (vm *VM) panicked(crashKernel bool) {
+	switch {
+	case crashKernel && vm.first(tellCrashKernel):
+		go vm.event("the guest's kernel panicked, and its crash kernel takes over")
+	case !crashKernel && vm.first(tellPanic):
+		go vm.event("the guest's kernel panicked: its console says why (vm console %s)", vm.cfg.Name)
+	}
 }

@@ -13,6 +13,7 @@ import (
 	"godwit/vmm/device/pci"
 	"godwit/vmm/device/pic"
 	"godwit/vmm/device/pit"
+	"godwit/vmm/device/pvpanic"
 	"godwit/vmm/device/rtc"
 	"godwit/vmm/device/sysport"
 	"godwit/vmm/device/uart"
@@ -99,6 +100,7 @@ func (vm *VM) newPlatform() error {
 		{i8042.Data, 1, p.kbd}, {i8042.Command, 1, p.kbd},
 		{sysport.Port80, 1, p.sys}, {sysport.Port92, 1, p.sys},
 		{uart.COM1, uart.Ports, p.uart},
+		{pvpanic.Base, pvpanic.Ports, pvpanic.New(vm.panicked)},
 		{pci.Base, pci.Ports, p.pci}, {uint16(pciIO.Base), uint16(pciIO.Size), p.pci.IO()},
 	} {
 		if err := vm.bus.AddPorts(r.first, r.n, r.dev); err != nil {

@@ -5,6 +5,7 @@ import (
 
 	"godwit/vmm/device/acpipm"
 	"godwit/vmm/device/pci"
+	"godwit/vmm/device/pvpanic"
 	"godwit/vmm/device/rtc"
 	"godwit/vmm/device/uart"
 )
@@ -27,6 +28,11 @@ func (c Config) dsdt() []byte {
 			dev("RTC0",
 				define("_HID", eisaID("PNP0B00")),
 				define("_CRS", template(ioPorts(rtc.Base, rtc.Ports), irq(8))),
+			),
+			dev("PEVT",
+				define("_HID", text("QEMU0001")),
+				define("_STA", integer(0xf)),
+				define("_CRS", template(ioPorts(pvpanic.Base, pvpanic.Ports))),
 			),
 			c.motherboard(),
 		),
