@@ -2,62 +2,110 @@ package kernel
 
 import "sync/atomic"
 
-// The scheduler: a first-in first-out run queue per CPU, idle CPUs steal, a thread
-// keeps the CPU for one slice while others wait. There is no periodic tick: a CPU
-// with one runnable thread takes no timer interrupts on its account.
+// The scheduler: two queues per CPU, idle CPUs steal, a thread keeps the CPU for one
+// slice while others wait. There is no periodic tick: a CPU with one runnable thread
+// takes no timer interrupts on its account.
+//
+// Threads that an event made runnable come before those that used up a slice, and
+// push such a one off the CPU at once: a guest that computes for ever must not make
+// every packet of the host wait for its slice's end. What used up its slice is not
+// starved by it: once it waited for patience it runs for a slice of its own.
 
-const slice = 2_000_000 // ns
+const (
+	slice    = 2_000_000 // ns
+	patience = 2 * slice
+)
 
-// A runQueue is a list of runnable threads, linked by number.
-type runQueue struct {
-	mu         spinlock
-	head, tail uint32
-	n          uint32
-}
+// A threadList is a list of runnable threads, linked by number.
+type threadList struct{ head, tail uint32 }
 
-func (q *runQueue) push(t *thread) {
-	q.mu.lock()
+func (l *threadList) push(t *thread) {
 	t.qnext = 0
-	if q.tail == 0 {
-		q.head = t.id
+	if l.tail == 0 {
+		l.head = t.id
 	} else {
-		threadAt(q.tail).qnext = t.id
+		threadAt(l.tail).qnext = t.id
 	}
-	q.tail = t.id
-	atomic.StoreUint32(&q.n, q.n+1)
-	q.mu.unlock()
+	l.tail = t.id
 }
 
 // pop takes the first thread; if stealing, the first that may run elsewhere.
-func (q *runQueue) pop(stealing bool) *thread {
-	if atomic.LoadUint32(&q.n) == 0 {
-		return nil
-	}
-	q.mu.lock()
+func (l *threadList) pop(stealing bool) *thread {
 	var prev *thread
-	for id := q.head; id != 0; {
+	for id := l.head; id != 0; {
 		t := threadAt(id)
 		if stealing && t.pin >= 0 {
 			prev, id = t, t.qnext
 			continue
 		}
 		if prev == nil {
-			q.head = t.qnext
+			l.head = t.qnext
 		} else {
 			prev.qnext = t.qnext
 		}
-		if q.tail == id {
-			q.tail = 0
+		if l.tail == id {
+			l.tail = 0
 			if prev != nil {
-				q.tail = prev.id
+				l.tail = prev.id
 			}
 		}
-		atomic.StoreUint32(&q.n, q.n-1)
-		q.mu.unlock()
 		return t
 	}
-	q.mu.unlock()
 	return nil
+}
+
+// A runQueue holds a CPU's runnable threads.
+type runQueue struct {
+	mu    spinlock
+	woken threadList // by an event
+	spent threadList // used up a slice
+	since int64      // when a spent one ran last, or the first came
+	n     uint32     // all of them
+	fresh uint32     // the woken ones
+}
+
+func (q *runQueue) push(t *thread) {
+	q.mu.lock()
+	if t.spent {
+		if q.spent.head == 0 {
+			q.since = Nanotime()
+		}
+		q.spent.push(t)
+	} else {
+		q.woken.push(t)
+		atomic.StoreUint32(&q.fresh, q.fresh+1)
+	}
+	atomic.StoreUint32(&q.n, q.n+1)
+	q.mu.unlock()
+}
+
+// pop takes the thread that is next; if stealing, one that may run elsewhere.
+func (q *runQueue) pop(stealing bool) *thread {
+	if atomic.LoadUint32(&q.n) == 0 {
+		return nil
+	}
+	q.mu.lock()
+	var t *thread
+	if q.spent.head != 0 && Nanotime()-q.since >= patience {
+		if t = q.spent.pop(stealing); t != nil {
+			t.owed = true
+		}
+	}
+	if t == nil {
+		if t = q.woken.pop(stealing); t != nil {
+			atomic.StoreUint32(&q.fresh, q.fresh-1)
+		} else {
+			t = q.spent.pop(stealing)
+		}
+	}
+	if t != nil {
+		atomic.StoreUint32(&q.n, q.n-1)
+		if t.spent {
+			q.since = Nanotime()
+		}
+	}
+	q.mu.unlock()
+	return t
 }
 
 // pick takes the next thread for this CPU: its own, or another CPU's.
@@ -138,6 +186,7 @@ func ready(t *thread) {
 	for atomic.LoadUint32(&t.onCPU) != 0 {
 		relax()
 	}
+	t.spent = false
 	enqueue(chooseCPU(t), t)
 }
 
@@ -152,15 +201,18 @@ func schedule() {
 	switchTo(c, next, false)
 }
 
-// yield lets others run if any wait.
+// yield lets others run if any wait; the current thread goes behind those that an
+// event woke.
 func yield() {
 	c := this()
+	me := c.current()
+	me.spent, me.owed = true, false
 	next := c.rq.pop(false)
 	if next == nil {
 		c.switchedAt = Nanotime()
 		return
 	}
-	atomic.StoreUint32(&c.current().state, threadRunnable)
+	atomic.StoreUint32(&me.state, threadRunnable)
 	switchTo(c, next, true)
 }
 
@@ -230,7 +282,9 @@ func preempt(c *cpu) {
 	if atomic.LoadUint32(&c.rq.n) == 0 {
 		return
 	}
-	if Nanotime()-c.switchedAt >= slice {
+	me := c.current()
+	gives := me.spent && !me.owed && atomic.LoadUint32(&c.rq.fresh) != 0
+	if gives || Nanotime()-c.switchedAt >= slice {
 		yield()
 	} else {
 		armTimer(c)

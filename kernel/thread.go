@@ -49,6 +49,8 @@ type thread struct {
 	fs      uintptr
 
 	qnext uint32 // next in a run queue or in the list of free threads
+	spent bool   // used up its last slice, and has not waited for anything since
+	owed  bool   // spent, and has waited long enough to have a slice to itself
 
 	// Waiting.
 	wnext    uint32 // next in the wait queue

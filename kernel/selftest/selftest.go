@@ -177,7 +177,7 @@ func Run(o Options) (*Report, error) {
 	close(stop)
 	wg.Wait()
 
-	r := &Report{Took: time.Since(begin), CPUs: runtime.GOMAXPROCS(0)}
+	r := &Report{Took: time.Since(begin), CPUs: runtime.NumCPU()}
 	var after runtime.MemStats
 	runtime.ReadMemStats(&after)
 	r.GCs = after.NumGC - before.NumGC
