@@ -88,9 +88,10 @@ func (l *LAN) NIC() (*machine.NIC, netip.Addr, error) {
 	}
 	context.AfterFunc(l.ctx, func() { conn.Close(); listener.Close() })
 	streams := &streamPort{lan: l, port: p}
+	datagrams := newDatagramPort(l.ctx, conn, local)
 	p.send = func(frame []byte) {
 		if !streams.send(frame) {
-			conn.Write(frame) // a machine that is down refuses: frames are lost, as on a wire
+			datagrams.send(frame)
 		}
 	}
 	l.plug(p)

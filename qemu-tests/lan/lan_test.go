@@ -341,3 +341,52 @@ func FuzzDHCPRequest(f *testing.F) {
 		}
 	})
 }
+
+// TestSlowMachineLosesNothing sends far more at once than a socket holds to a machine that takes its time.
+func TestSlowMachineLosesNothing(t *testing.T) {
+	l, _, _ := newLAN(t)
+	a, _ := plugIn(t, l)
+	b, _ := plugIn(t, l)
+	b.send(mac{255, 255, 255, 255, 255, 255}, "here I am") // the switch learns the way
+	const frames = 600
+	payload := strings.Repeat("x", 1400)
+	for i := range frames {
+		a.send(b.mac, fmt.Sprintf("%04d", i)+payload)
+		if i%50 == 49 {
+			time.Sleep(time.Millisecond) // the switch reads as fast as it can, but it must have a processor
+		}
+	}
+	time.Sleep(50 * time.Millisecond)
+	buf := make([]byte, 2048)
+	b.conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	for want := 0; want < frames; {
+		n, err := b.conn.Read(buf)
+		if err != nil {
+			t.Fatalf("after %d of %d frames: %v", want, frames, err)
+		}
+		if mac(buf[:6]) != b.mac {
+			continue
+		}
+		if got := string(buf[headerSize : headerSize+4]); got != fmt.Sprintf("%04d", want) {
+			t.Fatalf("frame %s came where %04d was due (%d bytes)", got, want, n)
+		}
+		want++
+	}
+}
+
+func TestQueueInTheKernelsTable(t *testing.T) {
+	const table = `   sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode ref pointer drops
+  371: 0100007F:A7F8 0100007F:A7F7 01 00000000:00000000 00:00000000 00000000     0        0 112233 2 0000000000000000 0
+  372: 00000000:A7F7 00000000:0000 07 00000000:00014180 00:00000000 00000000     0        0 112234 2 0000000000000000 68
+`
+	for port, want := range map[int]int{0xa7f7: 0x14180, 0xa7f8: 0, 0xa7f9: 0} {
+		if got := waiting(table, port); got != want {
+			t.Errorf("port %#x: %#x bytes wait, want %#x", port, got, want)
+		}
+	}
+	for _, broken := range []string{"", "x", "1: : : : :", "1: 0:A7F7 2 3 4:zz"} {
+		if got := waiting(broken, 0xa7f7); got != 0 {
+			t.Errorf("%q: %d", broken, got)
+		}
+	}
+}
