@@ -26,7 +26,7 @@ bench:
 
 # Virtual disks: crash states by the million, and many more random logs; see docs/vdisk.md. Takes an hour of one CPU.
 crash:
-	go test ./vdisk -timeout 6h -v -run 'EveryCrash|ReplayAgrees' -args -crash-operations 3 -crash-sample 3 -replay-cases 500000
+	go test ./vdisk -timeout 6h -v -run 'EveryCrash|ReplayAgrees' -args -crash-operations 3 -crash-sample 11 -replay-cases 500000
 
 # All forms of the host image, and the guest's files, in build/; see docs/boot.md.
 image:

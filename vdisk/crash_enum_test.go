@@ -11,7 +11,7 @@ import (
 
 var (
 	crashOperations = flag.Int("crash-operations", 2, "visit the crash states of runs of so many operations; from 3 on every recent write is torn, not only the last")
-	crashSample     = flag.Int("crash-sample", 8, "of one in so many of these runs")
+	crashSample     = flag.Int("crash-sample", 11, "of one in so many of these runs")
 )
 
 // A crashSetup is the ground that short runs are made on.
@@ -75,6 +75,7 @@ var shortOps = []struct {
 		}
 		return nil
 	}},
+	{"compact", func(im *Image, s *shortRun) error { _, err := im.Compact(context.Background(), nil); return err }},
 }
 
 // shortPrefixes are what happens before the runs.

@@ -101,15 +101,17 @@ func Open(b Backing, o Options) (im *Image, err error) {
 	if size < headerSectionSize {
 		return nil, ErrTruncated.at(size, "the file ends within its headers")
 	}
-	head := make([]byte, headerOffset2+headerSize)
-	if _, err := b.ReadAt(head, 0); err != nil {
-		return nil, fmt.Errorf("vdisk: headers: %w", err)
+	head := make([]byte, 3*headerSize) // the identifier and both headers
+	for i, off := range []int64{fileIDOffset, headerOffset1, headerOffset2} {
+		if _, err := b.ReadAt(head[i*headerSize:][:headerSize], off); err != nil {
+			return nil, fmt.Errorf("vdisk: headers: %w", err)
+		}
 	}
 	if string(head[:8]) != "vhdxfile" {
 		return nil, ErrNotVHDX.at(0, "the file does not begin with \"vhdxfile\"")
 	}
 	im.creator = creator(head)
-	if im.hdr, im.which, err = currentHeader(head[headerOffset1:][:headerSize], head[headerOffset2:][:headerSize]); err != nil {
+	if im.hdr, im.which, err = currentHeader(head[headerSize:][:headerSize], head[2*headerSize:]); err != nil {
 		return nil, err
 	}
 	if !im.hdr.LogGUID.IsZero() {
