@@ -82,13 +82,24 @@ func (im *Image) readBlock(block uint64, in int64, p []byte) error {
 }
 
 func (im *Image) readPayload(p []byte, off int64) error {
-	switch n, err := im.b.ReadAt(p, off); {
-	case n == len(p):
+	n, err := im.b.ReadAt(p, off)
+	if n == len(p) {
 		return nil
-	case err == io.EOF:
-		return ErrTruncated.at(off+int64(n), "a block's data lies beyond the file's end: the file was truncated, restore it from a copy")
+	}
+	if err == nil {
+		err = io.ErrUnexpectedEOF
+	}
+	return payloadError(off+int64(n), err)
+}
+
+func payloadError(at int64, err error) error {
+	switch err {
+	case nil:
+		return nil
+	case io.EOF:
+		return ErrTruncated.at(at, "a block's data lies beyond the file's end: the file was truncated, restore it from a copy")
 	default:
-		return fmt.Errorf("vdisk: payload at %#x: %w", off, err)
+		return fmt.Errorf("vdisk: payload at %#x: %w", at, err)
 	}
 }
 

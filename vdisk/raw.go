@@ -61,6 +61,36 @@ func (r *Raw) WriteAt(p []byte, off int64) (int, error) {
 	return r.b.WriteAt(p, off)
 }
 
+// transfer passes many buffers on in one call where the backing takes that.
+func (r *Raw) transfer(bufs [][]byte, off int64, write bool) error {
+	var n int64
+	for _, b := range bufs {
+		if err := r.check(off+n, int64(len(b))); err != nil {
+			return err
+		}
+		n += int64(len(b))
+	}
+	v, ok := r.b.(vectored)
+	if ok && write {
+		return v.writev(bufs, off)
+	} else if ok {
+		return v.readv(bufs, off)
+	}
+	for _, b := range bufs {
+		var err error
+		if write {
+			_, err = r.WriteAt(b, off)
+		} else {
+			_, err = r.ReadAt(b, off)
+		}
+		if err != nil {
+			return err
+		}
+		off += int64(len(b))
+	}
+	return nil
+}
+
 func (r *Raw) Flush() error { return r.b.Flush() }
 
 func (r *Raw) Trim(off, n int64) error {

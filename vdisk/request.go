@@ -351,18 +351,26 @@ func run(d Disk, r *Request) error {
 	default:
 		return fmt.Errorf("vdisk: a %v", r.Kind)
 	}
-	off := r.Offset
-	for _, b := range r.Buffers {
-		var err error
-		if r.Kind == Read {
-			_, err = d.ReadAt(b, off)
-		} else {
-			_, err = d.WriteAt(b, off)
-		}
-		if err != nil {
+	if t, ok := d.(interface {
+		transfer(bufs [][]byte, off int64, write bool) error
+	}); ok && len(r.Buffers) > 1 {
+		if err := t.transfer(r.Buffers, r.Offset, r.Kind != Read); err != nil {
 			return err
 		}
-		off += int64(len(b))
+	} else {
+		off := r.Offset
+		for _, b := range r.Buffers {
+			var err error
+			if r.Kind == Read {
+				_, err = d.ReadAt(b, off)
+			} else {
+				_, err = d.WriteAt(b, off)
+			}
+			if err != nil {
+				return err
+			}
+			off += int64(len(b))
+		}
 	}
 	if r.Kind == WriteFUA {
 		return d.Flush()

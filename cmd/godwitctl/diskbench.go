@@ -201,14 +201,16 @@ func (c *diskCommand) bench(ctx context.Context, names []string) (int, error) {
 		return 1, err
 	}
 	var results []benchResult
+	var failed error
 	for i, r := range rows {
 		progress(i, r.Name)
 		x, err := b.run(ctx, r)
 		if ctx.Err() != nil {
-			err = errors.New("interrupted; the images were removed")
+			err = errors.New("interrupted; the images were removed, and the rows before this one shown")
 		}
 		if err != nil {
-			return 1, fmt.Errorf("%s: %w", r.Name, err)
+			failed = fmt.Errorf("%s: %w", r.Name, err)
+			break
 		}
 		results = append(results, x)
 	}
@@ -228,7 +230,12 @@ func (c *diskCommand) bench(ctx context.Context, names []string) (int, error) {
 	for _, s := range b.sides {
 		rep.Sides = append(rep.Sides, s.name())
 	}
-	c.show(rep, func() { b.table(results) })
+	if len(results) > 0 { // hours of work, perhaps
+		c.show(rep, func() { b.table(results) })
+	}
+	if failed != nil {
+		return 1, failed
+	}
 	return 0, nil
 }
 
