@@ -35,6 +35,7 @@ type cpu struct {
 	generation  uint64    // of its ASIDs; 0 before the first
 	nextASID    uint32
 	tscAux      uint64 // what the guest MSR was set to last
+	last        uint64 // VCPU.serial of the one that ran here last
 	_           [64]byte
 }
 

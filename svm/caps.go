@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 // MSRs of SVM (APM 15.30).
@@ -47,10 +48,6 @@ const (
 	featPauseThreshold = 1 << 12
 )
 
-// The XSAVE components a guest may be given: x87, SSE, AVX, AVX-512 and PKRU. Others
-// come with registers that this package does not switch, or do not fit State.XSAVE.
-const xsaveKnown = 0x7 | 0xe0 | 1<<9
-
 // A silicon is what this host's processors say about themselves. All CPUs of a
 // host are taken to be alike but for what enable checks.
 type silicon struct {
@@ -61,6 +58,7 @@ type silicon struct {
 	xsaveOpt  bool
 	invpcid   bool
 	rdpru     bool
+	ibpb      bool   // indirect branch prediction barrier
 	xcr0      uint64 // the host's
 	xsaveSize uint32 // of the standard format with all of xcr0
 	mxcsrMask uint32
@@ -110,7 +108,7 @@ func discover(cpuid cpuidFunc, rdmsr func(uint32) (uint64, bool), xgetbv func() 
 	if _, _, c, _ := cpuid(1, 0); c&(1<<27) == 0 {
 		return s, fmt.Errorf("svm: XSAVE is missing or the kernel has not switched it on (CPUID 1, ECX bit 27)")
 	}
-	s.xcr0 = xgetbv() & xsaveKnown
+	s.xcr0 = xgetbv() & x86.XOffered
 	_, s.xsaveSize, _, _ = cpuid(0xd, 0)
 	if s.xsaveSize < 576 || s.xsaveSize > vcpu.XSAVEMax {
 		return s, fmt.Errorf("svm: an XSAVE area of %d bytes (CPUID 0Dh) can not be", s.xsaveSize)
@@ -135,6 +133,7 @@ func discover(cpuid cpuidFunc, rdmsr func(uint32) (uint64, bool), xgetbv func() 
 	s.invpcid = b&(1<<10) != 0
 	_, b, _, _ = cpuid(0x8000_0008, 0)
 	s.rdpru = b&(1<<4) != 0
+	s.ibpb = x86.FindBarriers(cpuid, rdmsr).Prediction
 	return s, nil
 }
 

@@ -5,9 +5,8 @@ import (
 	"fmt"
 
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
-
-func canonical(x uint64) bool { return uint64(int64(x<<16)>>16) == x }
 
 func physMask(bits uint) uint64 { return 1<<bits - 1 }
 
@@ -40,16 +39,6 @@ func checkXCR0(x, allowed uint64) error {
 	return nil
 }
 
-// validPAT: each byte is UC, WC, WT, WP, WB or UC- (APM 7.8.1).
-func validPAT(x uint64) bool {
-	for i := 0; i < 64; i += 8 {
-		if t := x >> i & 0xff; t > 7 || t == 2 || t == 3 {
-			return false
-		}
-	}
-	return true
-}
-
 // checkSegment is what no instruction could have loaded. VMRUN would rather sign-
 // extend a base than refuse it (APM 15.5.1, "Canonicalization").
 func checkSegment(r vcpu.SegReg, g vcpu.Segment) error {
@@ -59,7 +48,7 @@ func checkSegment(r vcpu.SegReg, g vcpu.Segment) error {
 	if g.Attr&^(0xf0ff|vcpu.AttrUnusable) != 0 {
 		return fmt.Errorf("svm: segment register %d: attributes %#x", r, g.Attr)
 	}
-	if !canonical(g.Base) {
+	if !x86.Canonical(g.Base) {
 		return fmt.Errorf("svm: segment register %d: base %#x is no canonical address", r, g.Base)
 	}
 	if r <= vcpu.DS && g.Base>>32 != 0 {
@@ -118,7 +107,7 @@ func (v *VCPU) checkState(s *vcpu.State) error {
 			return fmt.Errorf("svm: %s %#x: bits above 31", r.name, reg[r.r])
 		}
 	}
-	if !validPAT(reg[vcpu.PAT]) {
+	if !x86.ValidPAT(reg[vcpu.PAT]) {
 		return fmt.Errorf("svm: PAT %#x: a memory type that does not exist", reg[vcpu.PAT])
 	}
 	for _, r := range []struct {
@@ -129,7 +118,7 @@ func (v *VCPU) checkState(s *vcpu.State) error {
 		{"SYSENTER_ESP", vcpu.SysenterESP}, {"SYSENTER_EIP", vcpu.SysenterEIP},
 		{"GDTR", vcpu.GDTBase}, {"IDTR", vcpu.IDTBase},
 	} {
-		if !canonical(reg[r.r]) {
+		if !x86.Canonical(reg[r.r]) {
 			return fmt.Errorf("svm: %s %#x is no canonical address", r.name, reg[r.r])
 		}
 	}

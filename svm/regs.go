@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 // Get reads one of the less common registers.
@@ -145,7 +146,7 @@ func (v *VCPU) Set(r vcpu.Reg, x uint64) error {
 			s.dr7 = x&^0xd000 | 0x400
 		}
 	case vcpu.PAT:
-		if !validPAT(x) {
+		if !x86.ValidPAT(x) {
 			return fmt.Errorf("svm: PAT %#x: a memory type that does not exist", x)
 		}
 		s.pat = x
@@ -168,7 +169,7 @@ func (v *VCPU) Set(r vcpu.Reg, x uint64) error {
 			s.idtr.limit = uint32(x)
 		}
 	case vcpu.LSTAR, vcpu.CSTAR, vcpu.KernelGSBase, vcpu.SysenterESP, vcpu.SysenterEIP, vcpu.GDTBase, vcpu.IDTBase:
-		if !canonical(x) {
+		if !x86.Canonical(x) {
 			return fmt.Errorf("svm: register %d: %#x is no canonical address", r, x)
 		}
 		*s.field(r) = x

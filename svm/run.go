@@ -6,6 +6,7 @@ import (
 
 	"godwit/kernel"
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 // VCPU.word says where the VCPU is and whether it was kicked:
@@ -151,6 +152,9 @@ func run(arg unsafe.Pointer) {
 	if v.drLive {
 		loadDR(&v.dr)
 	}
+	if v.replaces(c) {
+		kernel.WriteMSR(x86.MSRPredCmd, x86.PredIBPB)
+	}
 	if v.tscAux != c.tscAux {
 		c.tscAux = v.tscAux
 		kernel.WriteMSR(msrTSCAux, v.tscAux)
@@ -171,6 +175,16 @@ func run(arg unsafe.Pointer) {
 	}
 	v.word.And(kicked)
 	v.outcome = exited
+}
+
+// replaces notes that v is the VCPU that c runs, and tells whether a prediction barrier
+// must part it from the one before.
+func (v *VCPU) replaces(c *cpu) bool {
+	if c.last == v.serial {
+		return false
+	}
+	c.last = v.serial
+	return v.space.b.ibpb
 }
 
 // place makes the guest's address-space identifier and the hardware's caches right

@@ -17,6 +17,8 @@ type VCPU struct {
 	block mem.Block // the VMCB
 	area  mem.Block // the XSAVE area
 
+	serial uint64 // never another VCPU's
+
 	word atomic.Uint32 // see run.go
 	seen atomic.Uint64 // the tables' generation it last entered with
 
@@ -53,9 +55,11 @@ type VCPU struct {
 	closed bool
 }
 
+var serials atomic.Uint64
+
 func newVCPU(s *Space) (*VCPU, error) {
 	b := s.b
-	v := &VCPU{space: s, cpu: -1}
+	v := &VCPU{space: s, cpu: -1, serial: serials.Add(1)}
 	var err error
 	if v.block, err = b.mem.Alloc(4096, 4096); err != nil {
 		return nil, fmt.Errorf("no memory for the VMCB: %w", err)

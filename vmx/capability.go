@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 // MSRs (SDM vol. 4, table 2-2).
@@ -82,6 +83,7 @@ type silicon struct {
 	physBits   uint
 	xcr0       uint64 // offered to guests
 	zeroLength bool   // software events may have instruction length 0
+	barriers   x86.Barriers
 }
 
 // A probe reads what discovery needs; tests have recorded ones.
@@ -182,6 +184,7 @@ func discover(p probe) (*silicon, error) {
 		s.physBits = uint(a & 0xff)
 	}
 	s.xcr0 = offeredXCR0(p)
+	s.barriers = x86.FindBarriers(p.cpuid, p.rdmsrSafe)
 	return s, nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 // A candidate is a state that is to be entered.
@@ -120,7 +121,7 @@ func checkHidden(s vcpu.SegReg, g *vcpu.Segment) error {
 	}
 	switch s {
 	case vcpu.FS, vcpu.GS, vcpu.TR: // whether usable or not
-		if !canonical(g.Base) {
+		if !x86.Canonical(g.Base) {
 			return fmt.Errorf("%s base %#x is not canonical", n, g.Base)
 		}
 	}
@@ -129,7 +130,7 @@ func checkHidden(s vcpu.SegReg, g *vcpu.Segment) error {
 	}
 	switch s {
 	case vcpu.LDTR:
-		if !canonical(g.Base) {
+		if !x86.Canonical(g.Base) {
 			return fmt.Errorf("%s base %#x is not canonical", n, g.Base)
 		}
 	case vcpu.CS, vcpu.SS, vcpu.DS, vcpu.ES:

@@ -26,6 +26,7 @@ type cpu struct {
 	vmxon   mem.Block // the VMXON region; the processor owns it
 	current uint64    // the current VMCS, 0 if none
 	guest   uint64    // whose MSRs the CPU holds that the host does not use: VCPU.serial
+	last    uint64    // VCPU.identity of the one that ran here last
 
 	star, lstar, sfmask uint64   // the host's
 	_                   [64]byte // other CPUs' entries stay out of this cache line

@@ -9,6 +9,7 @@ import (
 	"godwit/kernel"
 	"godwit/vmm/mem"
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 // A simulated machine has CPUs with VMX but no guests: enter calls a function of
@@ -35,6 +36,8 @@ type simulated struct {
 	mces    int
 	dr      debugRegs
 	inside  bool
+	edx7    uint32   // CPUID.7:EDX
+	orders  []uint32 // writes of command MSRs
 }
 
 // A region is a VMCS.
@@ -88,6 +91,10 @@ func (m *simulated) cpuid(leaf, sub uint32) (a, b, c, d uint32) {
 		case 9:
 			return 8, 2688, 0, 0
 		}
+	case 0:
+		return 0x16, 0, 0, 0
+	case 7:
+		return 0, 0, 0, m.edx7
 	case 0x80000000:
 		return 0x80000008, 0, 0, 0
 	case 0x80000008:
@@ -209,14 +216,20 @@ func (m *simulated) enter(f *frame) entryStatus {
 
 func (m *simulated) exitAddress() uint64 { return 0x1000 }
 
-func (m *simulated) wrmsr(msr uint32, v uint64) { m.msrs[m.thisCPU()][msr] = v }
-func (m *simulated) rdmsr(msr uint32) uint64    { return m.msrs[m.thisCPU()][msr] }
-func (m *simulated) setDR(dr *debugRegs)        { m.dr = *dr }
-func (m *simulated) getDR(dr *debugRegs)        { *dr = m.dr }
-func (m *simulated) hostNMI()                   { m.nmis++ }
-func (m *simulated) hostMachineCheck()          { m.mces++ }
-func (m *simulated) hostXCR0() uint64           { return 0x2e7 }
-func (m *simulated) mxcsrMask() uint32          { return 0xffff }
+func (m *simulated) wrmsr(msr uint32, v uint64) {
+	if msr == x86.MSRPredCmd || msr == x86.MSRFlushCmd {
+		m.orders = append(m.orders, msr)
+		return
+	}
+	m.msrs[m.thisCPU()][msr] = v
+}
+func (m *simulated) rdmsr(msr uint32) uint64 { return m.msrs[m.thisCPU()][msr] }
+func (m *simulated) setDR(dr *debugRegs)     { m.dr = *dr }
+func (m *simulated) getDR(dr *debugRegs)     { *dr = m.dr }
+func (m *simulated) hostNMI()                { m.nmis++ }
+func (m *simulated) hostMachineCheck()       { m.mces++ }
+func (m *simulated) hostXCR0() uint64        { return 0x2e7 }
+func (m *simulated) mxcsrMask() uint32       { return 0xffff }
 
 func (m *simulated) privileged(fn func(unsafe.Pointer), arg unsafe.Pointer) {
 	m.mu.Lock()

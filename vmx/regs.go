@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 // Control registers (SDM vol. 3, 2.5), EFER (2.2.1), RFLAGS (2.3).
@@ -177,24 +178,11 @@ func checkEFERWrite(x, old, cr0 uint64, p *vcpu.Policy) (uint64, refusal) {
 	return x, fine
 }
 
-// canonical: bits 63:47 are all alike (no model has LA57).
-func canonical(a uint64) bool { return uint64(int64(a)<<16>>16) == a }
-
-// validPAT: every entry is a memory type (SDM vol. 3, 11.12.2).
-func validPAT(v uint64) bool {
-	for i := range 8 {
-		if t := v >> (8 * i) & 0xff; t > 7 || t == 2 || t == 3 {
-			return false
-		}
-	}
-	return true
-}
-
 // checkPlain is the check of registers that depend on no other state.
 func checkPlain(r vcpu.Reg, x uint64, p *vcpu.Policy) refusal {
 	switch r {
 	case vcpu.LSTAR, vcpu.CSTAR, vcpu.KernelGSBase, vcpu.SysenterESP, vcpu.SysenterEIP, vcpu.GDTBase, vcpu.IDTBase:
-		if !canonical(x) {
+		if !x86.Canonical(x) {
 			return refuseCanonical
 		}
 	case vcpu.SysenterCS, vcpu.TSCAux, vcpu.DR6, vcpu.DR7:
@@ -206,7 +194,7 @@ func checkPlain(r vcpu.Reg, x uint64, p *vcpu.Policy) refusal {
 			return refuse16
 		}
 	case vcpu.PAT:
-		if !validPAT(x) {
+		if !x86.ValidPAT(x) {
 			return refusePAT
 		}
 	case vcpu.DebugCtl:

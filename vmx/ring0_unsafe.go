@@ -18,6 +18,7 @@ type frame struct {
 	xguest   uint64  // the guest's XCR0
 	hostRSP  uint64  // what the VMCS has
 	launched uint64  // 1: VMRESUME
+	verw     uint64  // a selector of writable data for VERW, which clears the processor's buffers; 0: not needed
 }
 
 const (

@@ -5,6 +5,7 @@ import (
 	"unsafe"
 
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 // sliceNS bounds one stay in the guest; doc.go says why.
@@ -214,6 +215,7 @@ func (v *VCPU) attach(cpu int) {
 		}
 		c.guest = v.serial
 	}
+	v.separate(c)
 	v.swapMSR(msrSTAR, v.reg[vcpu.STAR], c.star)
 	v.swapMSR(msrLSTAR, v.reg[vcpu.LSTAR], c.lstar)
 	v.swapMSR(msrSFMASK, v.reg[vcpu.SFMASK], c.sfmask)
@@ -222,6 +224,22 @@ func (v *VCPU) attach(cpu int) {
 	}
 	now := v.m.tsc()
 	v.sliceEnd = now + v.b.slice
+}
+
+// separate parts this VCPU from the one before it on this CPU, and from what the host
+// did since. Exits that are handled inside privileged touch no secrets of others, so
+// once a stay is enough.
+func (v *VCPU) separate(c *cpu) {
+	b := &v.b.s.barriers
+	if c.last != v.identity {
+		c.last = v.identity
+		if b.Prediction {
+			v.m.wrmsr(x86.MSRPredCmd, x86.PredIBPB)
+		}
+	}
+	if b.L1D {
+		v.m.wrmsr(x86.MSRFlushCmd, x86.FlushL1D)
+	}
 }
 
 // flushOwn drops what this CPU has cached of the guest's own translations. Without

@@ -25,7 +25,9 @@ type VCPU struct {
 	m      machine
 	s      *space
 	index  int
-	serial uint64 // never used again for another VCPU
+	serial uint64 // never used again for another VCPU, nor for other MSRs of this one
+
+	identity uint64 // never another VCPU's
 
 	word       word
 	generation atomic.Uint64 // of the tables, as of the last entry
@@ -117,6 +119,7 @@ func (s *space) NewVCPU(index int) (vcpu.VCPU, error) {
 		v.free()
 		return nil, fmt.Errorf("vmx: VM %q: VCPU %d: %w", s.cfg.Name, index, err)
 	}
+	v.identity = v.serial
 	var st vcpu.State
 	st.Reset(true)
 	if err := v.Load(&st); err != nil {

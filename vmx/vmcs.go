@@ -107,6 +107,9 @@ func (v *VCPU) writeHost(cpu int) {
 	v.write(fHostGDTRBase, h.GDTBase)
 	v.write(fHostIDTRBase, h.IDTBase)
 	v.frame.xhost = v.m.hostXCR0()
+	if v.b.s.barriers.Buffers {
+		v.frame.verw = uint64(h.SS)
+	}
 }
 
 // fetch fills groups of the cache from the current VMCS.

@@ -70,6 +70,11 @@ legacy:
 general:
 	MOVQ	frame_cr2(R15), AX
 	MOVQ	AX, CR2
+	CMPQ	frame_verw(R15), $0
+	JEQ	clean
+	LEAQ	frame_verw(R15), AX
+	BYTE	$0x0f; BYTE $0x00; BYTE $0x28 // verw word ptr [rax]
+clean:
 	CMPQ	frame_launched(R15), $0
 	MOVQ	(0*8)(R15), AX
 	MOVQ	(1*8)(R15), CX

@@ -3,17 +3,15 @@ package vmx
 import (
 	"encoding/binary"
 	"fmt"
+
+	"godwit/vmm/vcpu/x86"
 )
 
-// XSAVE state components (SDM vol. 1, 13.1). MPX is gone from newer processors and
-// AMX's tiles do not fit State.XSAVE: neither is offered.
 const (
-	xX87     = 1 << 0
-	xSSE     = 1 << 1
-	xAVX     = 1 << 2
-	xAVX512  = 7 << 5
-	xPKRU    = 1 << 9
-	xOffered = xX87 | xSSE | xAVX | xAVX512 | xPKRU
+	xX87    = x86.XX87
+	xSSE    = x86.XSSE
+	xAVX    = x86.XAVX
+	xAVX512 = x86.XAVX512
 )
 
 // The parts of the XSAVE area (13.4).
@@ -32,7 +30,7 @@ func offeredXCR0(p probe) uint64 {
 		return 0
 	}
 	a, _, _, d := p.cpuid(0xd, 0)
-	return (uint64(d)<<32 | uint64(a)) & xOffered
+	return (uint64(d)<<32 | uint64(a)) & x86.XOffered
 }
 
 // An xlayout is where the standard format keeps the components that a VM may use.
