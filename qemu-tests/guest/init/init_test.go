@@ -96,6 +96,7 @@ func TestKernelTroubleIsRecognised(t *testing.T) {
 		"6,1,1,-;clocksource: Switched to clocksource tsc":                               "",
 		"6,1,1,-;Linux version 6.1":                                                      "",
 		"4,1,1,-;hrtimer: interrupt took 21908077 ns":                                    "",
+		"4,1,1,-;hrtimer: interrupt took 1908077000 ns":                                  "hrtimer: interrupt took 1908077000 ns",
 	} {
 		if got, _ := trouble(record); got != want {
 			t.Errorf("%q gives %q, want %q", record, got, want)

@@ -4,8 +4,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
+	"time"
 )
 
 // troubles are what Linux writes when time or a CPU went missing, or worse.
@@ -15,15 +17,31 @@ var troubles = []string{
 	"Oops", "BUG:", "WARNING:", "lost timer",
 }
 
-// late is what Linux writes when an interrupt handler took long, once. Nothing is
-// lost by it, and a computer that lets the emulator wait is reason enough: it is
-// reported, not judged.
-const late = "hrtimer: interrupt took"
+// late is what Linux writes when an interrupt handler took long, once. Nothing is lost by it, and a computer that lets
+// the emulator wait for some milliseconds is reason enough: then it is reported, not judged.
+const (
+	late      = "hrtimer: interrupt took "
+	muchTime  = time.Second
+	lateUnits = " ns"
+)
+
+// tookTooLong tells whether a line reports a handler that no busy computer explains.
+func tookTooLong(text string) bool {
+	_, took, ok := strings.Cut(text, late)
+	if !ok {
+		return false
+	}
+	ns, err := strconv.ParseInt(strings.TrimSuffix(took, lateUnits), 10, 64)
+	return err != nil || time.Duration(ns) >= muchTime
+}
 
 // trouble returns the text of a record of /dev/kmsg ("prefix;text") if it reports one.
 func trouble(record string) (string, bool) {
 	_, text, _ := strings.Cut(record, ";")
 	text, _, _ = strings.Cut(text, "\n")
+	if tookTooLong(text) {
+		return text, true
+	}
 	for _, t := range troubles {
 		if strings.Contains(text, t) {
 			return text, true
