@@ -212,7 +212,7 @@ func bench(ctx context.Context, args []string) error {
 		res := r.Run(ctx)[0]
 		fmt.Printf("\n%s: %s\n", s.Name, s.About)
 		for _, f := range res.Facts {
-			fmt.Println("  " + strings.TrimSpace(f.Name+" "+f.Value))
+			fmt.Printf("  %s %s\n", f.Name, f.Value)
 		}
 		if res.Outcome != rig.Passed {
 			failed++
