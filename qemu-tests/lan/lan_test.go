@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand"
@@ -388,5 +389,53 @@ func TestQueueInTheKernelsTable(t *testing.T) {
 		if got := waiting(broken, 0xa7f7); got != 0 {
 			t.Errorf("%q: %d", broken, got)
 		}
+	}
+}
+
+func TestForwardJoinsAProcessToAMachine(t *testing.T) {
+	l, client, file := newLAN(t)
+	const port = 4000
+	listener, err := gonet.ListenTCP(client.ip, tcpip.FullAddress{Port: port}, ipv4.ProtocolNumber)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	go func() { // it answers when the other side has said everything
+		conn, err := listener.Accept()
+		if err != nil {
+			return
+		}
+		defer conn.Close()
+		heard, _ := io.ReadAll(conn)
+		conn.Write(heard)
+	}()
+	to := netip.AddrPortFrom(netip.MustParseAddr("10.77.0.9"), port)
+	here, err := l.Forward(to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("tcp", here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	conn.SetDeadline(time.Now().Add(longTime))
+	go func() {
+		conn.Write(file)
+		conn.(*net.TCPConn).CloseWrite()
+	}()
+	if got, err := io.ReadAll(conn); err != nil || !bytes.Equal(got, file) {
+		t.Fatalf("%d bytes came back, %v; want %d", len(got), err, len(file))
+	}
+	// Nobody listens any more: the connection ends instead of hanging.
+	listener.Close()
+	refused, err := net.Dial("tcp", here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer refused.Close()
+	refused.SetDeadline(time.Now().Add(longTime))
+	if n, err := refused.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("read %d bytes, %v", n, err)
 	}
 }

@@ -19,7 +19,7 @@ func migrations() []*rig.Scenario {
 			Skip: notBetweenBochs, Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, 1, 10) },
 		},
 		{
-			Name: "migrate-2cpus", About: "a guest with two virtual processors moves to a second host and back", Cores: 2, Limit: 4 * time.Minute,
+			Name: "migrate-2cpus", About: "a guest with two virtual processors moves to a second host and back", Cores: 2, Limit: 6 * time.Minute,
 			Skip: onQEMU, Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, 2, 2) },
 		},
 		migrateFaults(),

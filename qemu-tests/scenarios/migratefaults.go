@@ -13,7 +13,7 @@ import (
 
 func migrateFaults() *rig.Scenario {
 	return &rig.Scenario{
-		Name: "migrate-faults", About: "moves that are cancelled, cut off or lose a host: exactly one host goes on running the guest", Cores: 2, Limit: 8 * time.Minute,
+		Name: "migrate-faults", About: "moves that are cancelled, cut off or lose a host: exactly one host goes on running the guest", Cores: 2, Limit: 10 * time.Minute,
 		Skip: onQEMU, Run: runMigrateFaults,
 	}
 }
