@@ -16,16 +16,31 @@ type tscRate struct {
 	first   float64 // ticks a nanosecond over the first interval of enough length
 }
 
-func (r *tscRate) begin() { r.tsc, r.ns = tsc(), monotonic() }
+func (r *tscRate) begin() { r.tsc, r.ns = bothClocks() }
+
+// bothClocks reads the TSC and the monotonic clock at one moment: of several tries, the one that was interrupted least.
+func bothClocks() (ticks, ns uint64) {
+	const tries = 16
+	shortest := ^uint64(0)
+	for range tries {
+		before := tsc()
+		at := monotonic()
+		if took := tsc() - before; took < shortest {
+			shortest, ticks, ns = took, before+took/2, at
+		}
+	}
+	return ticks, ns
+}
 
 // driftPPM is the change of the TSC's average rate since its first second, in parts per million.
 func (r *tscRate) driftPPM() int {
 	const enough = 1e9
-	ns := monotonic() - r.ns
+	ticks, now := bothClocks()
+	ns := now - r.ns
 	if ns < enough {
 		return 0
 	}
-	rate := float64(tsc()-r.tsc) / float64(ns)
+	rate := float64(ticks-r.tsc) / float64(ns)
 	if r.first == 0 {
 		r.first = rate
 	}
