@@ -148,6 +148,13 @@ func (l *logReader) findSequence(guid GUID) (s sequence, err error) {
 // maxOverlay bounds what a read-only opening keeps in memory of a log.
 const maxOverlay = 512 * mib
 
+// maxRanges bounds the ranges of zeroes in it, which every read looks through, and
+// maxWork what it takes to note them: pages looked at.
+const (
+	maxRanges = 1 << 14
+	maxWork   = 1 << 28
+)
+
 // maxGrowth is how much a replay may lengthen a file: more than any disk needs.
 const maxGrowth = 2 * maxDisk
 
@@ -214,8 +221,8 @@ func (im *Image) replay(size int64) error {
 				return err
 			}
 		}
-		if o != nil && len(o.pages)*logSector > maxOverlay {
-			return ErrAbsurdSize.unsupported(l.off, "the log holds more than %d MiB of changes; open the image for writing once", maxOverlay/mib)
+		if o != nil && (len(o.pages)*logSector > maxOverlay || len(o.ranges) > maxRanges || o.work > maxWork) {
+			return ErrAbsurdSize.unsupported(l.off, "the log holds more changes than %d MiB and %d ranges of zeroes; open the image for writing once", maxOverlay/mib, maxRanges)
 		}
 	}
 	if o != nil {
@@ -257,6 +264,7 @@ type overlay struct {
 	size   int64
 	pages  map[int64][]byte // by offset
 	ranges []zeroRange      // zeroed before the pages that lie in them were written
+	work   int64
 }
 
 type zeroRange struct{ off, n int64 }
@@ -269,10 +277,26 @@ func (o *overlay) WriteAt(p []byte, off int64) (int, error) {
 }
 
 func (o *overlay) zero(off, n int64) {
-	for at := range o.pages {
-		if at >= off && at < off+n {
+	if n == 0 {
+		return
+	}
+	if n/logSector < int64(len(o.pages)) {
+		o.work += n / logSector
+		for at := off; at < off+n; at += logSector {
 			delete(o.pages, at)
 		}
+	} else {
+		o.work += int64(len(o.pages))
+		for at := range o.pages {
+			if at >= off && at < off+n {
+				delete(o.pages, at)
+			}
+		}
+	}
+	if k := len(o.ranges); k > 0 && off >= o.ranges[k-1].off && off <= o.ranges[k-1].off+o.ranges[k-1].n {
+		// It goes on where the last one ended, or lies in it.
+		o.ranges[k-1].n = max(o.ranges[k-1].n, off+n-o.ranges[k-1].off)
+		return
 	}
 	o.ranges = append(o.ranges, zeroRange{off, n})
 }

@@ -193,3 +193,31 @@ func TestLoggedSizesAreWholeMiB(t *testing.T) {
 		}
 	}
 }
+
+// A log of nothing but ranges of zeroes does not make every read of a read-only
+// opening slow.
+func TestRangesOfZeroesAreBounded(t *testing.T) {
+	l := newRandomLog()
+	l.plain()
+	var even, run []replaymodel.Write
+	for i := range uint64(maxRanges + 1000) {
+		even = append(even, logZeroes(3*mib+i%64*8*kib, logSector))
+		run = append(run, logZeroes(3*mib+i%256*logSector, logSector))
+	}
+	for _, c := range []struct {
+		writes []replaymodel.Write
+		want   error
+	}{{even, ErrAbsurdSize}, {run, nil}, {even[:maxRanges/2], nil}} {
+		l.plain()
+		e := l.entryAt(0, 1, c.writes...)
+		l.put(e.Encode(), 0)
+		m := NewMemory()
+		m.WriteAt(l.file, 0)
+		if _, err := openLog(m, true); !errors.Is(err, c.want) {
+			t.Errorf("%d descriptors: %v", len(c.writes), err)
+		}
+		if _, err := openLog(m, false); err != nil {
+			t.Errorf("%d descriptors, for writing: %v", len(c.writes), err)
+		}
+	}
+}
