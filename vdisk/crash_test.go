@@ -2,6 +2,7 @@ package vdisk
 
 import (
 	"bytes"
+	"context"
 	"math/rand/v2"
 	"testing"
 )
@@ -136,11 +137,17 @@ func (v *versions) write(off int64, p []byte) {
 	}
 }
 
+// settled is what a flush makes of them.
+func (v *versions) settled() {
+	copy(v.old, v.cur)
+	clear(v.may)
+}
+
 func (v *versions) flushed(s int64) []byte { return v.old[s*v.ss:][:v.ss] }
 
 func TestEveryCrashLeavesOldOrNew(t *testing.T) {
 	states := 0
-	for seed := range uint64(18) {
+	for seed := range uint64(20) {
 		states += crashRun(t, seed)
 	}
 	t.Logf("%d crash states opened and compared", states)
@@ -155,6 +162,21 @@ func crashRun(t *testing.T, seed uint64) (states int) {
 	const size = 3 * mib
 	base := NewMemory()
 	var parent *Memory
+	// Every fifth image is on a partition with junk on it.
+	place := func(b Backing) Backing { return b }
+	if seed%5 == 4 {
+		place = func(b Backing) Backing {
+			s, err := NewSection(b, 0, sectionBytes+mib)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return s
+		}
+		for at := int64(0); at < sectionBytes; at += mib {
+			base.WriteAt(lifeStamps[:], at)
+		}
+		base.Truncate(sectionBytes + mib)
+	}
 	o := Options{MetaPages: 2}
 	create := CreateOptions{Size: size, BlockSize: mib, LogicalSector: ss}
 	v := &versions{ss: int64(ss), may: map[int64][][]byte{}, cur: make([]byte, size), old: make([]byte, size)}
@@ -171,12 +193,12 @@ func crashRun(t *testing.T, seed uint64) (states int) {
 		p.WriteAt(v.cur, 0)
 		copy(v.old, v.cur)
 		create.Parent = p
-		if err := Create(base, create); err != nil {
+		if err := Create(place(base), create); err != nil {
 			t.Fatal(err)
 		}
 		p.Close()
 		o.Parent = func([]ParentPath) (Backing, error) { return parent, nil }
-	} else if err := Create(base, create); err != nil {
+	} else if err := Create(place(base), create); err != nil {
 		t.Fatal(err)
 	}
 	d := &crashDisk{Memory: base, durable: base.Snapshot()}
@@ -195,7 +217,7 @@ func crashRun(t *testing.T, seed uint64) (states int) {
 					}
 				}
 			}
-			im, err := Open(dd, o)
+			im, err := Open(place(dd), o)
 			if err != nil {
 				t.Fatalf("seed %d, %s: %v", seed, what, err)
 			}
@@ -222,7 +244,7 @@ func crashRun(t *testing.T, seed uint64) (states int) {
 			m = again
 		}
 	}
-	im, err := Open(d, o)
+	im, err := Open(place(d), o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -238,7 +260,7 @@ func crashRun(t *testing.T, seed uint64) (states int) {
 			off, n = off/mib*mib, mib
 		}
 		var err error
-		switch rng.IntN(6) {
+		switch rng.IntN(8) {
 		case 0, 1, 2:
 			p := make([]byte, n)
 			fill(rng, p)
@@ -254,9 +276,17 @@ func crashRun(t *testing.T, seed uint64) (states int) {
 			}
 		case 5:
 			if err = im.Flush(); err == nil {
-				copy(v.old, v.cur)
-				clear(v.may)
+				v.settled()
 			}
+		case 6:
+			p := make([]byte, n)
+			fill(rng, p)
+			v.write(off, p)
+			if err = run(im, &Request{Kind: WriteFUA, Offset: off, Buffers: [][]byte{p}}); err == nil {
+				v.settled()
+			}
+		case 7:
+			_, err = im.Compact(context.Background(), nil)
 		}
 		if err != nil {
 			t.Fatalf("seed %d, operation %d: %v", seed, i, err)
