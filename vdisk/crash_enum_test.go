@@ -551,6 +551,7 @@ func shortCrashes(t *testing.T, setup crashSetup, prefix, run []int) (states, de
 // At every event of every run of a few operations, every subset of what was not
 // flushed is on the medium; crashes during the replay after it come on top.
 func TestEveryCrashOfShortRuns(t *testing.T) {
+	t.Parallel()
 	states, deep, runs := 0, 0, 0
 	for _, setup := range crashSetups {
 		mine := 0

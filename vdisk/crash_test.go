@@ -146,6 +146,7 @@ func (v *versions) settled() {
 func (v *versions) flushed(s int64) []byte { return v.old[s*v.ss:][:v.ss] }
 
 func TestEveryCrashLeavesOldOrNew(t *testing.T) {
+	t.Parallel()
 	states := 0
 	for seed := range uint64(20) {
 		states += crashRun(t, seed)

@@ -201,6 +201,7 @@ func refusedShort(file []byte) error {
 }
 
 func TestReplayAgreesWithTheModel(t *testing.T) {
+	t.Parallel()
 	r := newReplayTest()
 	l := newRandomLog()
 	bad := 0
