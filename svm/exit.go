@@ -181,6 +181,7 @@ func (v *VCPU) nestedFault(e *vcpu.Exit) {
 	e.Reason = vcpu.ExitMemory
 	e.GPA, e.HasGVA = m.exitInfo2, false
 	e.Mapped = info&npfPresent != 0
+	e.Deliver = m.exitIntInfo&eventValid != 0
 	switch {
 	case info&npfFetch != 0:
 		e.Access = vcpu.Exec

@@ -267,14 +267,15 @@ func (c *cpu) idle() {
 // already it comes first, and the instruction, tried again, faults again.
 func (c *cpu) inject(e vcpu.Event) { c.v.Inject(e) }
 
-// skip ends the instruction that made the exit, which is op.
-func (c *cpu) skip(op emulate.Op) {
+// skip ends the instruction that made the exit, which is op; false if something else
+// stands there now.
+func (c *cpu) skip(op emulate.Op) bool {
 	n := c.exit.Len
 	if n == 0 {
 		var o emulate.Outcome
 		if n, o = c.em.Length(op); o != emulate.Done {
 			c.outcome(o)
-			return
+			return false
 		}
 	}
 	flags := c.regs.RFLAGS
@@ -282,6 +283,7 @@ func (c *cpu) skip(op emulate.Op) {
 	if flags&flagTF != 0 {
 		c.singleStep()
 	}
+	return true
 }
 
 const (

@@ -54,7 +54,9 @@ func (c *cpu) exitWindow() {
 }
 
 func (c *cpu) exitHLT() {
-	c.skip(emulate.OpHLT)
+	if !c.skip(emulate.OpHLT) || c.v.Pending().Valid {
+		return // another instruction by now, or a debug trap that ends the halt (SDM vol. 2, HLT)
+	}
 	c.activity, c.look = vcpu.Halted, true
 	if c.regs.RFLAGS&flagIF == 0 {
 		c.vm.haltedForGood(c)
@@ -144,6 +146,8 @@ func (c *cpu) exitMemory() {
 		c.vm.crash(c, fmt.Errorf("a page table of the guest is at %#x, which is not RAM", e.GPA))
 	case e.Access&vcpu.Exec != 0:
 		c.vm.crash(c, fmt.Errorf("the guest executes at %#x, which is not RAM", e.GPA))
+	case e.Deliver:
+		c.vm.crash(c, fmt.Errorf("an event's delivery reaches %#x, which is not RAM: the guest's stack or a descriptor table is there", e.GPA))
 	default:
 		c.stats.emulated.Add(1)
 		c.outcome(c.em.MMIO(e.GPA))

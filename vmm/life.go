@@ -299,7 +299,9 @@ func (vm *VM) pause() error {
 		return vm.wrong("paused", "only a running machine can")
 	}
 	vm.halt()
-	if vm.asked.Load() != askNothing {
+	// A request must not outlive the pause: whoever goes on with the machine, here or
+	// on another host, would not know of it.
+	for vm.asked.Load() != askNothing {
 		vm.settleLocked()
 		if vm.Status() != Running {
 			return vm.wrong("paused", "its guest has just ended")

@@ -289,6 +289,7 @@ func (v *VCPU) onEPTViolation(e *vcpu.Exit, q uint64) bool {
 		}
 	}
 	e.Mapped = q&eptMayAny != 0
+	e.Deliver = v.event.Valid // requeue found it
 	e.HasGVA = q&eptHasLinear != 0
 	e.GVA = 0
 	if e.HasGVA {

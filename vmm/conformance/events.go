@@ -142,6 +142,7 @@ func interrupted(m *machine, ev vcpu.Event, page uint64) {
 	m.inject(ev)
 	e := m.want(vcpu.ExitMemory)
 	check(m, "page", e.GPA&^0xfff, page)
+	check(m, "in an event's delivery", e.Deliver, true)
 	p := m.cpu.Pending()
 	if !p.Valid || p.Vector != ev.Vector || p.Type != ev.Type || p.HasError != ev.HasError || p.Error != ev.Error {
 		m.fail("pending %+v, want %+v", p, ev)

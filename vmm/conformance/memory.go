@@ -14,6 +14,7 @@ var memoryTests = []test{
 		m.start(gLoad)
 		m.cpu.Regs().GPR[vcpu.RBX] = device + 0x123
 		m.wantMemory(device+0x123, vcpu.Read, false)
+		check(m, "in an event's delivery", m.exit.Deliver, false)
 		check(m, "RIP", m.ip(), 0)
 		m.cpu.Regs().GPR[vcpu.RAX] = 0x55 // as if carried out
 		m.skip(2)

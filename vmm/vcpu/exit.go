@@ -72,6 +72,7 @@ type Exit struct {
 	GVA     uint64 // guest-virtual address, if HasGVA
 	HasGVA  bool
 	Mapped  bool // ExitMemory: a translation exists but forbids the access
+	Deliver bool // ExitMemory: the access was part of an event's delivery, not of the instruction at RIP
 	Value   uint64
 	Insn    [15]byte
 	NInsn   uint8 // how many bytes of Insn the hardware gave
