@@ -75,7 +75,7 @@ func findAPICs() {
 	if t := acpi.Table(tableMemory{}, rsdp, "APIC", 0); t != nil {
 		acpi.ParseMADT(t, &madt)
 	} else {
-		print1("kernel: no ACPI MADT: one CPU, no IOAPIC\n")
+		print1("kernel: no ACPI MADT: one CPU, and interrupts through the 8259s; devices beyond their 15 lines need MSI\n")
 	}
 	if !x2apic {
 		lapicBase = uintptr(ReadMSR(msrAPICBase) & apicBaseMask)
@@ -88,23 +88,6 @@ func findAPICs() {
 		mapRange(uintptr(a), a, pageSize, deviceData, pageSize) // two may share a page
 	}
 	maskIOAPICs()
-}
-
-// maskPIC moves the 8259s' vectors away from the exceptions and masks them all
-// (Intel 8259A datasheet, initialization command words).
-func maskPIC() {
-	for _, w := range [...]struct {
-		port uint16
-		v    uint8
-	}{
-		{0x20, 0x11}, {0xa0, 0x11}, // ICW1: edge, cascade, ICW4 follows
-		{0x21, vecPIC}, {0xa1, vecPIC + 8},
-		{0x21, 4}, {0xa1, 2}, // ICW3: slave on IRQ 2
-		{0x21, 1}, {0xa1, 1}, // ICW4: 8086 mode
-		{0x21, 0xff}, {0xa1, 0xff},
-	} {
-		Out8(w.port, w.v)
-	}
 }
 
 // The Go program's argument and environment. GOTRACEBACK makes a crash show every

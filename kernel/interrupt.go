@@ -48,14 +48,17 @@ func releaseVector(v int) {
 	vectorOwners.Unlock()
 }
 
-// ISAInterrupt claims a legacy interrupt, through the I/O APIC with ACPI's
-// overrides.
+// ISAInterrupt claims a legacy interrupt, through the I/O APIC with ACPI's overrides,
+// or through the 8259s where there is none.
 func ISAInterrupt(irq int) (*Interrupt, error) {
 	if !Running() {
 		return nil, errNotRunning
 	}
 	if irq < 0 || irq > 15 {
 		return nil, fmt.Errorf("kernel: there is no ISA interrupt %d", irq)
+	}
+	if madt.NIOAPIC == 0 {
+		return picClaim(irq)
 	}
 	gsi, level, low := madt.Route(uint8(irq))
 	return GSIInterrupt(int(gsi), level, low)
@@ -172,8 +175,8 @@ func (i *Interrupt) Ack() {
 	}
 }
 
-func unmaskPin(arg unsafe.Pointer)  { (*irq)(arg).pin.set(false) }
-func maskPin(arg unsafe.Pointer)    { (*irq)(arg).pin.set(true) }
+func unmaskPin(arg unsafe.Pointer)  { (*irq)(arg).mask(false) }
+func maskPin(arg unsafe.Pointer)    { (*irq)(arg).mask(true) }
 func wakeWaiter(arg unsafe.Pointer) { wakeIRQ((*irq)(arg)) }
 
 // Close masks the interrupt, wakes its waiter and releases the vector. An MSI must
@@ -183,7 +186,7 @@ func (i *Interrupt) Close() {
 		return
 	}
 	q := &irqs[i.vector]
-	if q.viaPin {
+	if q.viaPin || q.viaPIC {
 		critical(maskPin, unsafe.Pointer(q))
 	}
 	critical(wakeWaiter, unsafe.Pointer(q))

@@ -87,10 +87,21 @@ type irq struct {
 	total  uint64
 	level  bool
 	viaPin bool
+	viaPIC bool
+	line   uint8 // of the 8259s
 	pin    pin
 }
 
 var irqs [256]irq
+
+// mask silences the interrupt at its controller, or lets it through.
+func (q *irq) mask(on bool) {
+	if q.viaPIC {
+		picOn(q.line, on)
+	} else {
+		q.pin.set(on)
+	}
+}
 
 // deviceInterrupt runs in the handler, before the local APIC's EOI: a
 // level-triggered pin is masked first, or it would fire again at once.

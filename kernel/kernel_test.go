@@ -102,3 +102,16 @@ func TestMostXCR0IsAValueThatXSETBVTakes(t *testing.T) {
 		}
 	}
 }
+
+func TestPICMaskKeepsTheCascadeForTheSlave(t *testing.T) {
+	m := uint16(0xffff)
+	for _, c := range []struct {
+		line   uint8
+		masked bool
+		want   uint16
+	}{{4, false, 0xffef}, {11, false, 0xf7eb}, {4, true, 0xf7fb}, {10, false, 0xf3fb}, {11, true, 0xfbfb}, {10, true, 0xffff}} {
+		if m = picNewMask(m, c.line, c.masked); m != c.want {
+			t.Errorf("line %d masked %v: %#x, want %#x", c.line, c.masked, m, c.want)
+		}
+	}
+}

@@ -7,8 +7,8 @@ import (
 	"github.com/usbarmory/tamago/amd64/lapic"
 )
 
-// Vectors above the exceptions. Devices get 0x30 to 0xef; the legacy PIC, masked,
-// would use 0x20 to 0x2f.
+// Vectors above the exceptions. Devices get 0x30 to 0xef; the legacy PICs, masked
+// where there is an I/O APIC, 0x20 to 0x2f.
 const (
 	vecNMI          = 2
 	vecDoubleFault  = 8

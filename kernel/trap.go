@@ -62,6 +62,8 @@ func handleTrap(f *trapFrame, fpu uintptr) {
 	case v >= vecDevice && v < vecDeviceEnd:
 		deviceInterrupt(c, int(v))
 		eoi()
+	case v >= vecPIC && v < vecPIC+16:
+		picInterrupt(v)
 	default:
 		// Spurious, from the local APIC or a PIC: acknowledging one that is not
 		// in service would acknowledge another.
