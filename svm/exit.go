@@ -118,9 +118,14 @@ func (v *VCPU) taskSwitch(e *vcpu.Exit) {
 		if info&eventError != 0 {
 			ev.HasError, ev.Error = true, uint32(info>>32)
 		}
-		e.Task.Cause, e.Task.Event = vcpu.TaskGate, ev
 		const overflow = 4
-		e.Task.Insn = ev.Type == vcpu.EventSoft || ev.Type == vcpu.EventException && (ev.Vector == vcpu.VecBP || ev.Vector == overflow)
+		switch {
+		case ev.Type != vcpu.EventException: // interrupts and NMIs are all injected: INT n, whatever it says
+			ev.Type = vcpu.EventSoft
+		case ev.Vector != vcpu.VecBP && ev.Vector != overflow:
+			e.Task.Insn = false
+		}
+		e.Task.Cause, e.Task.Event = vcpu.TaskGate, ev
 	}
 	v.regs.RFLAGS &^= flagRF
 	if m.exitInfo2&rf != 0 {
