@@ -26,6 +26,7 @@ const (
 
 	cr4PSE     = 1 << 4
 	cr4PAE     = 1 << 5
+	cr4MCE     = 1 << 6
 	cr4LA57    = 1 << 12
 	cr4PCIDE   = 1 << 17
 	cr4OSXSAVE = 1 << 18

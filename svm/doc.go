@@ -6,7 +6,7 @@
 //
 // # What the guest gets by itself
 //
-// Control registers but CR4, debug registers after their first use, the TSC and the
+// Control registers but CR4 (and reads of it while the guest has CR4.MCE off), debug registers after their first use, the TSC and the
 // system-call MSRs are the guest's own: they live in the VMCB and cause no exits. CR4
 // and EFER are checked against the CPU model. Everything that would show the guest
 // SVM itself ends in ExitOther.

@@ -79,6 +79,11 @@ func (v *VCPU) handle(e *vcpu.Exit) bool {
 		return false
 	case exitException + vcpu.VecMC:
 		return false // the kernel's handler has seen it
+	case exitReadCR + 4:
+		if v.readCR4() {
+			return false
+		}
+		e.Value = code
 	case exitWriteCR + 4, exitWriteCR + 8:
 		if v.writeCR(movToCR, int(code-exitWriteCR)) {
 			return false

@@ -4,9 +4,55 @@ import "godwit/vmm/vcpu"
 
 // Opcodes behind 0F.
 const (
-	movToCR = 0x22
-	movToDR = 0x23
+	movFromCR = 0x20
+	movToCR   = 0x22
+	movToDR   = 0x23
 )
+
+// setCR4 makes x the guest's CR4. MCE stays on whatever the guest wants: with it off a
+// machine check is a shutdown of the machine, not an exit (APM 9.3.3). Until the guest
+// switches it on itself, its reads of CR4 exit.
+func (v *VCPU) setCR4(x uint64) {
+	v.vm.save.cr4 = x | cr4MCE
+	v.hideMCE = x&cr4MCE == 0
+	v.vm.readCR &^= 1 << 4
+	if v.hideMCE {
+		v.vm.readCR |= 1 << 4
+	}
+	v.clean &^= cleanIntercepts | cleanCR
+}
+
+// cr4 is CR4 as the guest sees it.
+func (v *VCPU) cr4() uint64 {
+	x := v.vm.save.cr4
+	if v.hideMCE {
+		x &^= cr4MCE
+	}
+	return x
+}
+
+// readCR4 carries out a MOV from CR4. It returns false if the instruction can not be
+// read.
+func (v *VCPU) readCR4() bool {
+	gpr, n, ok := v.movTo(movFromCR, 4)
+	if !ok || n == 0 {
+		return ok
+	}
+	v.regs.GPR[gpr] = v.cr4()
+	v.endMov(n)
+	return true
+}
+
+// endMov ends a MOV that was carried out here, with the trap that it may owe.
+func (v *VCPU) endMov(n uint8) {
+	v.Skip(n)
+	if v.regs.RFLAGS&flagTF != 0 {
+		const bs = 1 << 14
+		v.vm.dr6 |= bs
+		v.clean &^= cleanDR
+		v.queue(vcpu.Event{Valid: true, Type: vcpu.EventException, Vector: vcpu.VecDB})
+	}
+}
 
 // writeCR carries out a MOV to CR4, the control register whose bits the CPU model
 // limits, to CR8, or to DR7. It returns false if the instruction can not be read.
@@ -37,13 +83,7 @@ func (v *VCPU) writeCR(opcode byte, reg int) bool {
 		v.queue(vcpu.GP())
 		return true
 	}
-	v.Skip(n)
-	if v.regs.RFLAGS&flagTF != 0 {
-		const bs = 1 << 14
-		v.vm.dr6 |= bs
-		v.clean &^= cleanDR
-		v.queue(vcpu.Event{Valid: true, Type: vcpu.EventException, Vector: vcpu.VecDB})
-	}
+	v.endMov(n)
 	return true
 }
 

@@ -15,6 +15,8 @@ func (v *VCPU) Get(r vcpu.Reg) uint64 {
 		return v.dr[r-vcpu.DR0]
 	case vcpu.XCR0:
 		return v.gxcr0
+	case vcpu.CR4:
+		return v.cr4()
 	case vcpu.XSS:
 		return v.xss
 	case vcpu.EFER:
@@ -114,7 +116,7 @@ func (v *VCPU) Set(r vcpu.Reg, x uint64) error {
 		if x&cr4PCIDE != 0 && s.cr4&cr4PCIDE == 0 && (s.efer&eferLMA == 0 || s.cr3&0xfff != 0) {
 			return fmt.Errorf("svm: CR4 %#x: PCIDE on outside long mode or with CR3 %#x", x, s.cr3)
 		}
-		s.cr4 = x
+		v.setCR4(x)
 		v.flush = true
 	case vcpu.EFER:
 		if bad := x &^ (pol.EFER | eferLMA); bad != 0 {

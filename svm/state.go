@@ -56,6 +56,7 @@ func (v *VCPU) Load(s *vcpu.State) error {
 		}
 	}
 	m.cr0 |= 1 << 4
+	v.setCR4(s.Reg[vcpu.CR4])
 	m.efer = s.Reg[vcpu.EFER] | eferSVME
 	m.gdtr.limit, m.idtr.limit = uint32(s.Reg[vcpu.GDTLimit]), uint32(s.Reg[vcpu.IDTLimit])
 	copy(v.dr[:], s.Reg[vcpu.DR0:vcpu.DR3+1])

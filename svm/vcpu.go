@@ -28,6 +28,7 @@ type VCPU struct {
 	flush      bool
 	clean      uint32 // what the hardware may keep of the VMCB
 	cleanable  bool
+	hideMCE    bool // CR4.MCE is on, and the guest does not know: see setCR4
 
 	pending    vcpu.Event
 	injected   vcpu.Event // what the last entry delivered
