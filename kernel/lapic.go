@@ -29,6 +29,7 @@ const (
 // Local APIC registers TamaGo's package does not name (SDM vol. 3, table 11-1).
 const (
 	lapicTPR       = 0x80
+	lapicIRR       = 0x200 // first of eight interrupt request registers
 	lapicESR       = 0x280
 	lapicLVTError  = 0x370
 	lapicLVTLINT0  = 0x350
@@ -98,10 +99,34 @@ func initLAPIC() {
 	if tscTimer {
 		lapicWrite(lapic.LAPIC_LVT_TIMER, lapic.TIMER_MODE_TSC_DEADLINE<<lapic.TIMER_MODE|vecTimer)
 		fence() // before the first write of the deadline (SDM vol. 3, 11.5.4.1)
-	} else {
+		tscTimer = this().index != 0 || deadlineHolds()
+	}
+	if !tscTimer {
 		lapicWrite(lapicDivide, divideByOne)
 		lapicWrite(lapic.LAPIC_LVT_TIMER, lapic.TIMER_MODE_ONE_SHOT<<lapic.TIMER_MODE|vecTimer)
 	}
+}
+
+// deadlineHolds reports whether a deadline that lies ahead is waited for. Bochs 2.7
+// compares it with the time since it was started, not with the TSC: after a reset,
+// which sets the TSC to 0, every deadline has passed, and the timer interrupts
+// without end. Interrupts are off; one that came by it is harmless later.
+func deadlineHolds() bool {
+	const ahead = 1 << 20
+	for range 3 {
+		begin := TSC()
+		WriteMSR(msrTSCDeadline, begin+ahead)
+		for TSC()-begin < ahead/2 {
+			pause()
+		}
+		came := lapicRead(lapicIRR+16*(vecTimer/32))>>(vecTimer%32)&1 != 0
+		inTime := TSC()-begin < ahead // else whoever runs this machine stopped it meanwhile
+		WriteMSR(msrTSCDeadline, 0)
+		if inTime || !came {
+			return !came
+		}
+	}
+	return true
 }
 
 func lapicID() uint32 {
@@ -218,9 +243,8 @@ func SetTimer(tsc uint64) {
 // InterruptPending reports whether the local APIC holds an interrupt for this CPU
 // that it has not taken. Only inside Privileged does the answer mean anything.
 func InterruptPending() bool {
-	const irr = 0x200 // first of eight interrupt request registers
 	for i := uint32(0); i < 8; i++ {
-		if lapicRead(irr+16*i) != 0 {
+		if lapicRead(lapicIRR+16*i) != 0 {
 			return true
 		}
 	}

@@ -17,8 +17,10 @@ func waitSerial() {
 	}
 }
 
-// resetMachine tries ACPI's reset register (ACPI 6.5, 4.8.3.6), the keyboard
-// controller's reset line, then the chipset's port CF9h.
+// resetMachine tries ACPI's reset register (ACPI 6.5, 4.8.3.6), the chipset's port
+// CF9h (82371SB, reset control register: a hard reset), then the keyboard
+// controller's line, which on such a chipset resets the processor and no device: a
+// host that starts on what the last one left in its devices may not come up.
 func resetMachine() {
 	waitSerial()
 	if f := acpi.Table(tableMemory{}, rsdp, "FACP", 0); f != nil {
@@ -27,10 +29,10 @@ func resetMachine() {
 			spinAWhile()
 		}
 	}
-	Out8(0x64, 0xfe)
-	spinAWhile()
 	Out8(0xcf9, 0x02)
 	Out8(0xcf9, 0x06)
+	spinAWhile()
+	Out8(0x64, 0xfe)
 	spinAWhile()
 }
 

@@ -46,3 +46,11 @@ func notOnSecondBochs(g machine.Ground) string {
 	}
 	return ""
 }
+
+// notOnBochs spares Bochs what takes it minutes and shows nothing that QEMU does not.
+func notOnBochs(g machine.Ground) string {
+	if _, ok := g.(machine.Bochs); ok {
+		return tooSlow
+	}
+	return ""
+}
