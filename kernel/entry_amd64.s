@@ -99,6 +99,8 @@ TEXT ·syscallEntry(SB), NOSPLIT|NOFRAME, $0
 	MOVQ SP, CPU_USP(GS)
 	MOVQ CPU_KTOP(GS), SP
 	LEAQ -const_sysFrameSize(SP), SP
+	CMPQ AX, $const_sysPrivileged
+	JEQ  privileged
 	SAVEREGS
 	MOVQ CPU_USP(GS), AX
 	MOVQ AX, 120(SP)
@@ -113,6 +115,42 @@ TEXT ·syscallEntry(SB), NOSPLIT|NOFRAME, $0
 	CALL ·handleSyscall(SB)
 	ADDQ $16, SP
 	JMP  ·syscallReturn(SB)
+
+privileged: // callers are Go's functions, which keep no register but these
+	MOVQ CX, 16(SP)
+	MOVQ SI, 32(SP)
+	MOVQ DI, 40(SP)
+	MOVQ BP, 48(SP)
+	MOVQ R11, 80(SP)
+	MOVQ R14, 104(SP)
+	MOVQ CPU_USP(GS), AX
+	MOVQ AX, 120(SP)
+	MOVQ $0, 128(SP)
+	MOVQ $·handlerTLS+const_tlsOffset(SB), AX
+	SETFS(pslow, pset)
+	XORPS X15, X15
+	MOVQ SP, AX
+	SUBQ $16, SP
+	MOVQ AX, 0(SP)
+	NOFRAMES
+	CALL ·handlePrivileged(SB)
+	ADDQ $16, SP
+	CMPQ 128(SP), $0
+	JEQ  back
+	JMP  ·syscallReturn(SB) // to a signal handler
+back:
+	MOVQ CPU_UFS(GS), AX
+	SETFS(rslow, rset)
+	XORPS X15, X15
+	XORL AX, AX
+	MOVQ 16(SP), CX
+	MOVQ 48(SP), BP
+	MOVQ 80(SP), R11
+	MOVQ 104(SP), R14
+	MOVQ 120(SP), SP
+	PUSHQ R11
+	POPFQ
+	JMP  CX
 
 // syscallReturn leaves the kernel by the sysFrame at SP.
 TEXT ·syscallReturn(SB), NOSPLIT|NOFRAME, $0
@@ -143,6 +181,16 @@ regs:
 	LOADREGS
 	LEAQ 136(SP), SP
 	IRETQ
+
+// func privilegedCall(fn uintptr, arg unsafe.Pointer)
+//
+// The kernel changes no register but AX, RCX and R11.
+TEXT ·privilegedCall(SB), NOSPLIT, $0-16
+	MOVQ fn+0(FP), DI
+	MOVQ arg+8(FP), SI
+	MOVQ $const_sysPrivileged, AX
+	SYSCALL
+	RET
 
 // newThreadReturn is a cloned thread's first step: switchStack returns here with
 // SP at its sysFrame.

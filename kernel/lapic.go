@@ -230,13 +230,38 @@ func timerInterrupt(c *cpu) {
 	armTimer(c)
 }
 
-// SetTimer makes a timer interrupt hit this CPU at or before host TSC value tsc.
-// 0 says that it is not needed any more. It may be called only inside Privileged.
-func SetTimer(tsc uint64) {
+// SetTimer makes a timer interrupt hit this CPU at or before host TSC value tsc; 0
+// says that it is not needed any more. If within is not 0, an interrupt also comes
+// within so many ticks from now, and for this reason alone not much sooner. It may be
+// called only inside Privileged.
+func SetTimer(tsc, within uint64) {
 	c := this()
 	c.guestTimer = tsc
 	if tsc != 0 && (c.armed == 0 || tsc < c.armed) {
 		setHardwareTimer(c, tsc)
+	}
+	if within != 0 {
+		left := c.armed - TSC()
+		if left > within || left < within/4 && c.armed == c.bound {
+			setBound(c, within)
+		}
+	}
+}
+
+// setBound sets the timer for SetTimer's second wish. It takes the place of an
+// earlier one, so that while guests come and go the timer need not run out.
+func setBound(c *cpu, within uint64) {
+	now := TSC()
+	if c.armed != 0 && c.armed <= now {
+		return // it is pending
+	}
+	if c.armed == c.bound {
+		c.armed = 0
+		armTimer(c) // for what else there is
+	}
+	if end := now + within; c.armed == 0 || end < c.armed {
+		c.bound = end
+		setHardwareTimer(c, end)
 	}
 }
 

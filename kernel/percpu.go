@@ -41,6 +41,7 @@ type cpu struct {
 	tq         timerq.Queue // deadlines of threads that went to sleep here
 	armed      uint64       // TSC value the hardware timer is set for, 0 if it is not
 	guestTimer uint64       // SetTimer's wish
+	bound      uint64       // what setBound set it for last
 
 	npages int
 	pages  [64]uint64 // free frames kept here to spare the allocator's lock

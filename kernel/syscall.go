@@ -87,17 +87,21 @@ var syscallCounts [numSyscalls]atomic.Uint32
 
 // handleSyscall answers one system call of the Go program.
 func handleSyscall(f *sysFrame) {
-	if f.ax == sysPrivileged {
-		callPrivileged(f)
-		f.ax = 0
-	} else {
-		if f.ax < numSyscalls {
-			syscallCounts[f.ax].Add(1)
-		}
-		f.ax = syscall(f)
+	if f.ax < numSyscalls {
+		syscallCounts[f.ax].Add(1)
 	}
-	t := this().current()
-	if atomic.LoadUint64(&t.pending) != 0 {
+	f.ax = syscall(f)
+	if atomic.LoadUint64(&this().current().pending) != 0 {
+		signalFromSyscall(f)
+	}
+}
+
+// handlePrivileged answers sysPrivileged. Of the frame only what its way through
+// syscallEntry saves is filled in.
+func handlePrivileged(f *sysFrame) {
+	callPrivileged(f)
+	if atomic.LoadUint64(&this().current().pending) != 0 {
+		f.ax = 0
 		signalFromSyscall(f)
 	}
 }

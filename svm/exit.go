@@ -13,6 +13,7 @@ func (v *VCPU) handle(e *vcpu.Exit) bool {
 	switch code {
 	case exitINTR, exitNMI:
 		// Taken when Privileged returned.
+		v.brief = v.nudged
 		if v.deadline == 0 || kernel.TSC() < v.deadline {
 			v.stats.Exits[vcpu.ExitHost]++
 			return false

@@ -75,9 +75,12 @@ func (v *VCPU) Run(e *vcpu.Exit) error {
 			v.armDR()
 		}
 
-		if v.space.b.shunBoot {
-			kernel.PrivilegedElsewhere(0, run, unsafe.Pointer(v))
-		} else {
+		switch {
+		case v.space.b.shunBoot:
+			kernel.PrivilegedElsewhere(0, v.brief, run, unsafe.Pointer(v))
+		case v.brief:
+			kernel.PrivilegedBriefly(run, unsafe.Pointer(v))
+		default:
 			kernel.Privileged(run, unsafe.Pointer(v))
 		}
 
@@ -85,14 +88,13 @@ func (v *VCPU) Run(e *vcpu.Exit) error {
 			v.disarmEvent()
 			continue
 		}
+		v.brief = true
 		v.stats.Entries++
 		if m.exitCode == exitInvalid {
 			return v.refused()
 		}
-		if v.spy != 0 {
-			if err := v.checkSpied(); err != nil {
-				return err
-			}
+		if v.spy != 0 && v.gxcr0&^v.xcr0Allowed != 0 {
+			return v.spied()
 		}
 		v.clean = cleanAll
 		v.flush = false
@@ -117,37 +119,44 @@ func (v *VCPU) report(e *vcpu.Exit, r vcpu.Reason) error {
 	return nil
 }
 
-// checkSpied stops a guest that made XCR0 more than its model allows where XSETBV
-// does not exit.
-func (v *VCPU) checkSpied() error {
-	if bad := v.gxcr0 &^ (v.space.cfg.CPUID.XCR0 | 1); bad != 0 {
-		return fmt.Errorf("svm: the guest has set XCR0 to %#x, without an exit here: its CPU model has no components %#x", v.gxcr0, bad)
-	}
-	return nil
+// spied stops a guest that made XCR0 more than its model allows where XSETBV does
+// not exit.
+func (v *VCPU) spied() error {
+	return fmt.Errorf("svm: the guest has set XCR0 to %#x, without an exit here: its CPU model has no components %#x", v.gxcr0, v.gxcr0&^v.xcr0Allowed)
 }
+
+// A guest that leaves by itself will probably do so again soon. Then the Go runtime
+// need not be told that the thread is away: its next stay is brief, bounded by
+// briefNS. After one that an interrupt ended, be it that bound's, comes a stay without
+// it, in which the runtime may give the P to others.
+const briefNS = 200_000
 
 // run is the privileged part of Run: on one CPU, with interrupts off.
 func run(arg unsafe.Pointer) {
 	v := (*VCPU)(arg)
-	id := kernel.ThisCPU()
-	b := v.space.b
+	m, b := v.vm, v.space.b
+	id := kernel.PrivilegedCPU()
 	c := &b.cpus[id]
 	if !v.word.CompareAndSwap(0, inside|uint32(id)<<cpuShift) {
 		v.outcome = notRun
 		return
 	}
-	if v.wantNMI && v.vm.eventInj&eventValid != 0 {
-		kernel.SetTimer(kernel.TSC()) // leave the guest as soon as the event is delivered
+	within := uint64(0)
+	if v.brief {
+		within = b.briefly
+	}
+	if v.wantNMI && m.eventInj&eventValid != 0 {
+		kernel.SetTimer(kernel.TSC(), 0) // leave the guest as soon as the event is delivered
 	} else {
-		kernel.SetTimer(v.deadline) // if it has passed, the guest is left at once
+		kernel.SetTimer(v.deadline, within) // if it has passed, the guest is left at once
 	}
 	gen := v.space.cfg.Tables.Generation()
-	v.vm.tlb = tlbKeep
+	m.tlb = tlbKeep
 	if v.cpu != id || v.generation != c.generation || v.flush || v.seen.Load() != gen {
 		v.place(c, id, gen)
 	}
 	if v.cleanable {
-		v.vm.clean = v.clean
+		m.clean = v.clean
 	}
 	if v.drLive {
 		loadDR(&v.dr)
@@ -159,18 +168,18 @@ func run(arg unsafe.Pointer) {
 		c.tscAux = v.tscAux
 		kernel.WriteMSR(msrTSCAux, v.tscAux)
 	}
-	if b.tcg() && v.vm.eventInj&(eventValid|eventType) == eventValid {
+	if v.nudged = b.tcg() && m.eventInj&(eventValid|eventType) == eventValid; v.nudged {
 		// TCG (seen: 7.2) delivers an interrupt in VMRUN and leaves it noted. If its
 		// emulation loop is called away before the guest's first instruction, it
 		// finds the note and delivers the interrupt again. An exit erases it.
 		kernel.InterruptSelf()
 	}
-	v.host, v.cr2 = c.host.Phys, v.vm.cr2
+	v.host, v.cr2 = c.host.Phys, m.cr2
 	enter(&v.world)
 	if v.drLive {
 		saveDR(&v.dr)
 	}
-	if v.vm.exitCode == exitException+vcpu.VecMC {
+	if m.exitCode == exitException+vcpu.VecMC {
 		machineCheck()
 	}
 	v.word.And(kicked)

@@ -45,8 +45,13 @@ type VCPU struct {
 	drLive   bool // the guest may use DR0-3 without an exit
 	drUsed   bool // and has just asked for it
 	deadline uint64
+	brief    bool // the next entry is one for PrivilegedBriefly
+	nudged   bool // the last one was made to end at once
 	tscAux   uint64
 	xss      uint64
+
+	xcr0Allowed uint64 // by the CPU model
+
 	activity vcpu.Activity
 	outcome  outcome
 
@@ -74,6 +79,7 @@ func newVCPU(s *Space) (*VCPU, error) {
 	v.world.vmcb = v.block.Phys
 	v.xsave = addressOf(v.area.Data)
 	v.cleanable = b.has(featClean)
+	v.xcr0Allowed = s.cfg.CPUID.XCR0 | 1
 	v.xmask, v.hxcr0, v.gxcr0 = b.xcr0, b.xcr0, 1
 	if b.xsaveOpt {
 		v.opt = 1

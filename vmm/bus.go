@@ -15,6 +15,25 @@ type portRange struct {
 	dev         device.PortDevice
 }
 
+// portTable holds the ranges by their first port. Below isaPorts, where a PC's own
+// devices are, isa gives a range's place in the slice plus one, if that fits.
+type portTable struct {
+	ranges []portRange
+	isa    [isaPorts]uint8
+}
+
+const isaPorts = 0x400
+
+func newPortTable(ranges []portRange) *portTable {
+	t := &portTable{ranges: ranges}
+	for i, r := range ranges {
+		for p := int(r.first); i < 0xff && p <= int(r.last) && p < isaPorts; p++ {
+			t.isa[p] = uint8(i + 1)
+		}
+	}
+	return t
+}
+
 // An mmioRange is claimed by a device.
 type mmioRange struct {
 	start, size uint64
@@ -25,7 +44,7 @@ type mmioRange struct {
 // sorted slices that are replaced whole when one changes, which happens when a
 // guest moves a PCI BAR.
 type bus struct {
-	ports atomic.Pointer[[]portRange]
+	ports atomic.Pointer[portTable]
 	mmio  atomic.Pointer[[]mmioRange]
 
 	lostPort atomic.Uint64 // accesses that no device answered
@@ -36,7 +55,7 @@ type bus struct {
 
 func newBus() *bus {
 	b := new(bus)
-	b.ports.Store(new([]portRange))
+	b.ports.Store(newPortTable(nil))
 	b.mmio.Store(new([]mmioRange))
 	return b
 }
@@ -49,13 +68,12 @@ func (b *bus) AddPorts(first, n uint16, d device.PortDevice) error {
 	if n == 0 || r.last < r.first {
 		return fmt.Errorf("ports %#x+%#x wrap around or are none", first, n)
 	}
-	old := *b.ports.Load()
+	old := b.ports.Load().ranges
 	i, _ := slices.BinarySearchFunc(old, first, func(x portRange, p uint16) int { return int(x.first) - int(p) })
 	if i > 0 && old[i-1].last >= first || i < len(old) && old[i].first <= r.last {
 		return fmt.Errorf("ports %#x+%#x are taken", first, n)
 	}
-	t := slices.Insert(slices.Clone(old), i, r)
-	b.ports.Store(&t)
+	b.ports.Store(newPortTable(slices.Insert(slices.Clone(old), i, r)))
 	return nil
 }
 
@@ -63,8 +81,7 @@ func (b *bus) AddPorts(first, n uint16, d device.PortDevice) error {
 func (b *bus) RemovePorts(first uint16) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	t := slices.DeleteFunc(slices.Clone(*b.ports.Load()), func(r portRange) bool { return r.first == first })
-	b.ports.Store(&t)
+	b.ports.Store(newPortTable(slices.DeleteFunc(slices.Clone(b.ports.Load().ranges), func(r portRange) bool { return r.first == first })))
 }
 
 // AddMMIO gives a window to d.
@@ -96,7 +113,17 @@ func (b *bus) RemoveMMIO(start uint64) {
 }
 
 func (b *bus) port(p uint16) device.PortDevice {
-	t := *b.ports.Load()
+	t := b.ports.Load()
+	if p < isaPorts {
+		if i := uint(t.isa[p]) - 1; i < uint(len(t.ranges)) {
+			return t.ranges[i].dev
+		}
+	}
+	return t.search(p)
+}
+
+func (all *portTable) search(p uint16) device.PortDevice {
+	t := all.ranges
 	lo, hi := 0, len(t)
 	for lo < hi {
 		m := int(uint(lo+hi) >> 1)

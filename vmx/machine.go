@@ -36,6 +36,7 @@ type machine interface {
 
 	// The kernel's services.
 	privileged(fn func(unsafe.Pointer), arg unsafe.Pointer)
+	privilegedBriefly(fn func(unsafe.Pointer), arg unsafe.Pointer)
 	thisCPU() int
 	numCPU() int
 	onEachCPU(fn func(cpu int))

@@ -239,6 +239,10 @@ func (m *simulated) privileged(fn func(unsafe.Pointer), arg unsafe.Pointer) {
 	m.inside = false
 }
 
+func (m *simulated) privilegedBriefly(fn func(unsafe.Pointer), arg unsafe.Pointer) {
+	m.privileged(fn, arg)
+}
+
 func (m *simulated) thisCPU() int {
 	if v := m.visit.Load(); v != 0 {
 		return int(v - 1)

@@ -129,14 +129,17 @@ func (ring0) enable(revision uint32, region uint64) enableStatus {
 }
 
 func (ring0) privileged(fn func(unsafe.Pointer), arg unsafe.Pointer) { kernel.Privileged(fn, arg) }
-func (ring0) thisCPU() int                                           { return kernel.ThisCPU() }
-func (ring0) numCPU() int                                            { return kernel.NumCPU() }
-func (ring0) onEachCPU(fn func(cpu int))                             { kernel.OnEachCPU(fn) }
-func (ring0) hostState(cpu int) kernel.HostContext                   { return kernel.HostState(cpu) }
-func (ring0) kick(cpu int)                                           { kernel.KickCPU(cpu) }
-func (ring0) setTimer(tsc uint64)                                    { kernel.SetTimer(tsc) }
-func (ring0) tsc() uint64                                            { return kernel.TSC() }
-func (ring0) tscHz() uint64                                          { return kernel.TSCFrequency() }
+func (ring0) privilegedBriefly(fn func(unsafe.Pointer), arg unsafe.Pointer) {
+	kernel.PrivilegedBriefly(fn, arg)
+}
+func (ring0) thisCPU() int                         { return kernel.ThisCPU() }
+func (ring0) numCPU() int                          { return kernel.NumCPU() }
+func (ring0) onEachCPU(fn func(cpu int))           { kernel.OnEachCPU(fn) }
+func (ring0) hostState(cpu int) kernel.HostContext { return kernel.HostState(cpu) }
+func (ring0) kick(cpu int)                         { kernel.KickCPU(cpu) }
+func (ring0) setTimer(tsc uint64)                  { kernel.SetTimer(tsc, 0) }
+func (ring0) tsc() uint64                          { return kernel.TSC() }
+func (ring0) tscHz() uint64                        { return kernel.TSCFrequency() }
 
 func (ring0) Alloc(size, align uint64) (mem.Block, error) {
 	phys, data, err := kernel.AllocPhys(size, align)

@@ -11,6 +11,12 @@ import (
 // sliceNS bounds one stay in the guest; doc.go says why.
 const sliceNS = 2_000_000
 
+// A guest that leaves by itself will probably do so again soon. Then the Go runtime
+// need not be told that the thread is away: its next stay is brief, bounded by
+// briefNS. One that was interrupted gets a whole slice, in which the runtime may give
+// the P to others.
+const briefNS = 200_000
+
 // An outcome is how a stay inside privileged ended.
 type outcome uint8
 
@@ -109,9 +115,14 @@ func (v *VCPU) Run(e *vcpu.Exit) error {
 	}
 	v.exit = e
 	for {
-		v.m.privileged(runHere, unsafe.Pointer(v))
+		if v.brief {
+			v.m.privilegedBriefly(runHere, unsafe.Pointer(v))
+		} else {
+			v.m.privileged(runHere, unsafe.Pointer(v))
+		}
 		switch v.outcome {
 		case left:
+			v.brief = e.Reason != vcpu.ExitHost
 			v.stats.Exits[e.Reason]++
 			if e.Reason != vcpu.ExitHost {
 				return nil
@@ -224,6 +235,9 @@ func (v *VCPU) attach(cpu int) {
 	}
 	now := v.m.tsc()
 	v.sliceEnd = now + v.b.slice
+	if v.brief {
+		v.sliceEnd = now + v.b.slice*briefNS/sliceNS
+	}
 }
 
 // separate parts this VCPU from the one before it on this CPU, and from what the host

@@ -33,6 +33,7 @@ type VCPU struct {
 	generation atomic.Uint64 // of the tables, as of the last entry
 
 	frame frame
+	brief bool // the next entry is one for privilegedBriefly
 	stats vcpu.Stats
 	exit  *vcpu.Exit // Run's argument
 	dead  error      // why no Run is possible any more
@@ -225,7 +226,7 @@ func (v *VCPU) need(g group) {
 	}
 	for {
 		v.wanted = g
-		v.m.privileged(fetchHere, unsafe.Pointer(v))
+		v.m.privilegedBriefly(fetchHere, unsafe.Pointer(v))
 		if v.outcome != elsewhere {
 			break
 		}

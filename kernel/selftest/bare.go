@@ -132,7 +132,7 @@ type timerWait struct {
 func waitTimer(arg unsafe.Pointer) {
 	a := (*timerWait)(arg)
 	begin := kernel.TSC()
-	kernel.SetTimer(begin + a.delta)
+	kernel.SetTimer(begin+a.delta, 0)
 	for kernel.TSC()-begin < a.limit {
 		if kernel.InterruptPending() {
 			a.fired = true
@@ -140,7 +140,7 @@ func waitTimer(arg unsafe.Pointer) {
 			break
 		}
 	}
-	kernel.SetTimer(0)
+	kernel.SetTimer(0, 0)
 }
 
 // startFrames takes physical memory in all sizes and checks that nobody else has it.

@@ -234,18 +234,18 @@ func (s slot) cas(old, v uint64) bool { return atomic.CompareAndSwapUint64(s.p()
 // nothing does. It needs no lock: a table that is taken out of the tree meanwhile
 // stays readable until Reclaim, and changes to it are harmless.
 func (t *Tables) walk(gpa uint64) (slot, uint64) {
-	for {
-		s := slot{t.root, index(gpa, topLevel), topLevel}
-		for {
-			e := s.load()
-			if e&present == 0 || s.level == 1 || e&large != 0 {
-				return s, e
-			}
-			c := s.tab.child[s.i].Load()
-			if c == nil {
-				break // merged between the two loads: look again
-			}
-			s = slot{c, index(gpa, s.level-1), s.level - 1}
+again:
+	tab := t.root
+	at := uint(12 + 9*(topLevel-1)) // shift(level)
+	for level := topLevel; ; level-- {
+		i := gpa >> (at & 63) % perTable
+		at -= 9
+		e := atomic.LoadUint64(&tab.e[i])
+		if e&present == 0 || level == 1 || e&large != 0 {
+			return slot{tab, i, level}, e
+		}
+		if tab = tab.child[i].Load(); tab == nil {
+			goto again // merged between the two loads
 		}
 	}
 }

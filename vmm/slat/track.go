@@ -185,7 +185,23 @@ func (t *Tables) WriteFault(gpa uint64, group int) (Fault, int) {
 // open makes the group around s writable and marks it; it counts only pages that
 // were closed.
 func (t *Tables) open(s slot, gpa uint64, group int) (n int) {
-	g := uint64(min(max(group, 1), perTable))
+	if group <= 1 {
+		p, open := s.p(), writable|t.f.dirty
+		for {
+			e := atomic.LoadUint64(p)
+			if e&(present|mayWrite|writable) != present|mayWrite {
+				return 0
+			}
+			if atomic.CompareAndSwapUint64(p, e, e|open) {
+				break
+			}
+		}
+		if d := t.dirty.Load(); d != nil {
+			d.set(gpa/PageSize/64, 1<<(gpa/PageSize%64))
+		}
+		return 1
+	}
+	g := uint64(min(group, perTable))
 	lo := s.i - s.i%g
 	hi := min(lo+g, perTable)
 	var opened [perTable / 64]uint64

@@ -221,7 +221,12 @@ func (p *PIC) Acknowledge() uint8 {
 // In implements device.PortDevice.
 func (p *PIC) In(port uint16, size int) uint32 {
 	p.mu.Lock()
-	defer p.mu.Unlock()
+	v := p.in(port)
+	p.mu.Unlock()
+	return v
+}
+
+func (p *PIC) in(port uint16) uint32 {
 	if port&^1 == ELCR {
 		return uint32(p.chip[port&1].elcr)
 	}
