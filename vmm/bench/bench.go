@@ -8,7 +8,9 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"runtime"
 	"strings"
+	"syscall"
 	"time"
 
 	"godwit/vmm"
@@ -86,8 +88,68 @@ func Run(ctx context.Context, h *vmm.Host, filter string, tell func(Result)) err
 		ticks -= min(ticks, empty*uint64(t.count)/rounds)
 		tell(Result{t.name, t.count, ticks / uint64(t.count)})
 	}
+	if strings.Contains(wakeUps, filter) {
+		mean, worst, err := latency(ctx, h, r)
+		if err != nil {
+			return fmt.Errorf("bench: %s: %w", wakeUps, err)
+		}
+		tell(Result{wakeUps, 1, mean})
+		tell(Result{wakeUps + ", worst", 1, worst})
+	}
 	return nil
 }
+
+// wakeUps is the name of the measurement of latency.
+const wakeUps = "wake-up beside spinning guests"
+
+// latency measures how late a goroutine goes on that slept in the kernel, while a
+// guest on each of the host's CPUs computes for ever: the mean, and the worst.
+func latency(ctx context.Context, h *vmm.Host, r *vmm.Registry) (mean, worst uint64, err error) {
+	const (
+		naps = 200
+		nap  = 300 * time.Microsecond
+	)
+	var vms []*vmm.VM
+	defer func() {
+		now, cancel := context.WithCancel(context.Background())
+		cancel()
+		for i, vm := range vms {
+			vm.Stop(now)
+			r.Delete(spinner(i))
+		}
+	}()
+	for i := range runtime.NumCPU() {
+		vm, err := r.Create(vmm.Config{Name: spinner(i), Memory: spinBytes, CPUs: 1, Kernel: "built in"}, vmm.Files{Kernel: image(code{0xeb, 0xfe}, nil, 1)}) // jmp $
+		if err != nil {
+			return 0, 0, err
+		}
+		vms = append(vms, vm)
+		if err := vm.Start(); err != nil {
+			return 0, 0, err
+		}
+	}
+	var sum uint64
+	ts := syscall.NsecToTimespec(int64(nap))
+	ticks := h.TSCHz / uint64(time.Second/nap)
+	for range naps {
+		if err := ctx.Err(); err != nil {
+			return 0, 0, err
+		}
+		from := h.TSC()
+		// Not time.Sleep: the runtime's timers wait in other ways.
+		if err := syscall.Nanosleep(&ts, nil); err != nil && err != syscall.EINTR {
+			return 0, 0, err
+		}
+		took := h.TSC() - from
+		late := took - min(took, ticks)
+		sum, worst = sum+late, max(worst, late)
+	}
+	return sum / naps, worst, nil
+}
+
+const spinBytes = 64 << 20
+
+func spinner(i int) string { return fmt.Sprintf("spin%d", i) }
 
 // limit is what one guest may take.
 const limit = time.Minute
