@@ -8,6 +8,21 @@ import (
 
 // RFC 8439, 2.3.2, with the nonce's words where a 64-bit counter's high half and a
 // 64-bit nonce have them.
+// TestHeapBudget: the limit never falls below the floor nor below what the heap has,
+// and never takes all that is free.
+func TestHeapBudget(t *testing.T) {
+	for _, heap := range []uint64{0, 1 << 20, 1 << 30} {
+		last := uint64(0)
+		for _, free := range []uint64{0, 4096, 64 << 20, 8 << 30, 1 << 40} {
+			got := heapBudget(heap, free)
+			if got < heapFloor || got < heap || got < last || free > heapFloor && got >= heap+free {
+				t.Errorf("heapBudget(%d, %d) = %d", heap, free, got)
+			}
+			last = got
+		}
+	}
+}
+
 func TestChaCha20Block(t *testing.T) {
 	var key [8]uint32
 	for i := range key {

@@ -261,8 +261,14 @@ func AllocPhys(size, align uint64) (phys uint64, data []byte, err error) {
 		return 0, nil, fmt.Errorf("kernel: AllocPhys of %#x bytes aligned to %#x: size must be a multiple of 4 KiB up to 1 GiB, alignment a power of two up to 1 GiB", size, align)
 	}
 	critical(allocPhys, unsafe.Pointer(&a))
+	if !a.ok && collect() {
+		critical(allocPhys, unsafe.Pointer(&a))
+	}
 	if !a.ok {
 		return 0, nil, fmt.Errorf("kernel: no %d KiB of contiguous memory left (%d MiB free in all)", size>>10, Memory().Free>>20)
+	}
+	if size >= largeBlock {
+		limitHeap()
 	}
 	data = bytesAt(direct(a.phys), uintptr(size))
 	clear(data)
@@ -288,6 +294,9 @@ func FreePhys(phys, size uint64) {
 	critical(freePhys, unsafe.Pointer(&a))
 	if !a.ok {
 		panic(fmt.Sprintf("kernel: FreePhys of %#x bytes at %#x, which are not allocated", size, phys))
+	}
+	if size >= largeBlock {
+		limitHeap()
 	}
 }
 
