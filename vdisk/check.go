@@ -77,7 +77,7 @@ func Check(b Backing, o Options) (list []Finding, err error) {
 		}
 	}
 	defer im.Close()
-	checkHeaders(b, &fs)
+	checkHeaders(im.b, &fs) // the region table's copies are in the log, too
 	if !im.hdr.LogGUID.IsZero() {
 		checkLog(b, &im.hdr, &fs)
 	}

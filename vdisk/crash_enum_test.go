@@ -11,7 +11,7 @@ import (
 
 var (
 	crashOperations = flag.Int("crash-operations", 2, "visit the crash states of runs of so many operations; from 3 on every recent write is torn, not only the last")
-	crashSample     = flag.Int("crash-sample", 11, "of one in so many of these runs")
+	crashSample     = flag.Int("crash-sample", 14, "of one in so many of these runs")
 )
 
 // A crashSetup is the ground that short runs are made on.
@@ -75,11 +75,26 @@ var shortOps = []struct {
 		}
 		return nil
 	}},
-	{"compact", func(im *Image, s *shortRun) error { _, err := im.Compact(context.Background(), nil); return err }},
+	{"compact", func(im *Image, s *shortRun) error {
+		_, err := im.Compact(context.Background(), nil)
+		return err
+	}},
+	{"move the BAT", func(im *Image, s *shortRun) error {
+		return im.step(func() error {
+			off, c, err := im.space.alloc(mib)
+			if errors.Is(err, ErrNoSpace) {
+				return errSkip
+			}
+			if err != nil {
+				return err
+			}
+			return im.moveBAT(context.Background(), off, mib, c)
+		})
+	}},
 }
 
 // shortPrefixes are what happens before the runs.
-var shortPrefixes = [][]int{nil, {0, 2, 5, 3, 5}, {9, 8, 0, 5, 3}}
+var shortPrefixes = [][]int{nil, {0, 2, 5, 3, 5}, {9, 8, 0, 5, 3}, {0, 2, 12, 5, 3}}
 
 var errSkip = errors.New("not here")
 
