@@ -175,9 +175,31 @@ func TestCompactionMovesTheBATAndSectorBitmaps(t *testing.T) {
 
 func second[T any](_ T, err error) error { return err }
 
-// What is written to a block while it moves is there when it has moved.
+// A vectoredMemory takes many buffers at once, as files do.
+type vectoredMemory struct{ *Memory }
+
+func (m vectoredMemory) readv(bufs [][]byte, off int64) error {
+	for _, p := range bufs {
+		if _, err := m.ReadAt(p, off); err != nil {
+			return err
+		}
+		off += int64(len(p))
+	}
+	return nil
+}
+
+func (m vectoredMemory) writev(bufs [][]byte, off int64) error {
+	for _, p := range bufs {
+		m.WriteAt(p, off)
+		off += int64(len(p))
+	}
+	return nil
+}
+
+// What is written to a block while it moves is there when it has moved, in one piece
+// or in many.
 func TestWritesDuringCompactionAreKept(t *testing.T) {
-	b := NewMemory()
+	b := vectoredMemory{NewMemory()}
 	const size = 24 * mib
 	if err := Create(b, CreateOptions{Size: size, BlockSize: 4 * mib}); err != nil {
 		t.Fatal(err)
@@ -210,6 +232,10 @@ func TestWritesDuringCompactionAreKept(t *testing.T) {
 					clear(m.data[at : at+4096])
 				case 1:
 					err = im.Flush()
+				case 2, 3, 4:
+					fill(rng, p)
+					err = im.transfer([][]byte{p[:1024], p[1024:]}, at, true)
+					copy(m.data[at:], p)
 				default:
 					fill(rng, p)
 					_, err = im.WriteAt(p, at)
@@ -238,7 +264,7 @@ func TestWritesDuringCompactionAreKept(t *testing.T) {
 	if err := im.Close(); err != nil {
 		t.Fatal(err)
 	}
-	clean(t, b, Options{})
+	clean(t, b.Memory, Options{})
 }
 
 // hole moves everything away from the file's start, as far as it goes, so that a

@@ -81,6 +81,12 @@ func (im *Image) transferBlock(v vectored, block uint64, in int64, bufs [][]byte
 	}
 	if write {
 		err = v.writev(bufs, e.offset()+in)
+		if m := im.moving.Load(); m != nil && err == nil {
+			for _, b := range bufs {
+				m.wrote(im, b, e.offset()+in)
+				in += int64(len(b))
+			}
+		}
 	} else {
 		err = v.readv(bufs, e.offset()+in)
 	}
