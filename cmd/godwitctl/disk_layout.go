@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"godwit/vdisk"
@@ -69,6 +70,9 @@ func (c *diskCommand) compact(ctx context.Context, names []string) (int, error) 
 	stopped := errors.Is(err, context.Canceled)
 	if err != nil && !stopped {
 		return 1, err
+	}
+	if st, err := os.Stat(names[0]); err == nil && st.Mode().IsRegular() {
+		done.After = st.Size() // closing it cut its end off, if Compact did not come to that
 	}
 	c.show(struct {
 		File string `json:"file"`
