@@ -2,6 +2,7 @@ package vdisk
 
 import (
 	"fmt"
+	"io"
 	"sync"
 	"sync/atomic"
 )
@@ -81,7 +82,9 @@ func (m *metaCache) miss(off int64) (*page, error) {
 	}
 	p := &page{off: off}
 	var b [logSector]byte
-	if err := m.read(b[:], off); err != nil {
+	if err := m.read(b[:], off); err == io.EOF {
+		return nil, ErrTruncated.at(off, "the file's own tables reach beyond its end: restore it from a copy")
+	} else if err != nil {
 		return nil, fmt.Errorf("vdisk: metadata at %#x: %w", off, err)
 	}
 	for i := range p.words {
