@@ -108,6 +108,7 @@ func (r *repairer) guess(c uint64, blocks []uint64) error {
 	b := make([]byte, bitmapSize)
 	ss := int(im.p.LogicalSector)
 	buf := make([]byte, mib)
+	kept := 0
 	for _, n := range blocks {
 		w, err := im.meta.word(im.batOff + 8*int64(im.g.batIndex(n)))
 		if err != nil {
@@ -133,6 +134,20 @@ func (r *repairer) guess(c uint64, blocks []uint64) error {
 		}
 		r.did(ErrBitmapMissing, im.batOff+8*int64(im.g.batIndex(n)), true,
 			"block %d had lost its sector bitmap; the %d of its %d sectors that are not zero count as its own, the rest as the parent's", n, set, end-from)
+		switch set {
+		case 0:
+			err = r.set(im.g.batIndex(n), entry(notPresent, 0))
+		case int(end - from):
+			err = r.set(im.g.batIndex(n), entry(present, batEntry(w).offset()))
+		default:
+			kept++
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if kept == 0 {
+		return nil
 	}
 	if err := im.begin(false); err != nil {
 		return err
