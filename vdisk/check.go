@@ -61,6 +61,9 @@ func Check(b Backing, o Options) (list []Finding, err error) {
 		return nil, err
 	}
 	o.ReadOnly = true
+	if c, ok := b.(interface{ Capacity() int64 }); ok && o.Capacity == 0 {
+		o.Capacity = c.Capacity()
+	}
 	keep := &unclosed{b}
 	im, err := Open(keep, o)
 	if err != nil {
@@ -91,7 +94,11 @@ func Check(b Backing, o Options) (list []Finding, err error) {
 	if err != nil {
 		return fs, fs.judge(err)
 	}
-	u.free(size&^(mib-1), func(off, n int64) {
+	end := size
+	if o.Capacity != 0 {
+		end = min(size, u.end) // of a partition, the rest is not wasted
+	}
+	u.free(end&^(mib-1), func(off, n int64) {
 		fs.add(flawLeak, off, "%d MiB of the file belong to nothing", n/mib)
 	})
 	if err := im.checkEntries(size, &fs); err != nil {

@@ -2,6 +2,7 @@ package vdisk
 
 import (
 	"bytes"
+	"errors"
 	"math/rand/v2"
 	"reflect"
 	"slices"
@@ -170,5 +171,45 @@ func TestRepairSurvivesPowerCuts(t *testing.T) {
 	t.Logf("%d states", states)
 	if states < 200 {
 		t.Errorf("only %d states were visited", states)
+	}
+}
+
+// On a partition the copies must find room in what the image does not use.
+func TestRepairOnAPartition(t *testing.T) {
+	for _, room := range []int64{0, 4 * mib} {
+		p := newPatient(t, false)
+		p.put(p.batAt(2), p.word(p.batAt(0)))
+		before := readable(p.Memory, p.o)
+		dev := NewMemory()
+		dev.Truncate(p.end + 32*mib)
+		b := make([]byte, p.end)
+		p.ReadAt(b, 0)
+		dev.WriteAt(b, 8*mib)
+		s, err := NewSection(dev, 8*mib, p.end+room)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fixes, err := Repair(s, RepairOptions{})
+		if room == 0 {
+			if !errors.Is(err, ErrNoSpace) {
+				t.Errorf("without room: %v, %v", fixes, err)
+			}
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		p.Truncate(0)
+		b = make([]byte, p.end+room)
+		s.ReadAt(b, 0)
+		p.WriteAt(b, 0)
+		after := readable(p.Memory, p.o)
+		for i := range before {
+			if !bytes.Equal(before[i], after[i]) {
+				t.Fatalf("room for %d bytes: %#x differs", room, i*4096)
+			}
+		}
+		fs, err := Check(s, Options{})
+		if err != nil || hasFlaw(fs, flawLeak) || hasFlaw(fs, ErrOverlap) != (room == 0) {
+			t.Errorf("room for %d bytes: check says %v, %v", room, fs, err)
+		}
 	}
 }
