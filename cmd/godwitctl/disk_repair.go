@@ -7,7 +7,7 @@ import (
 	"godwit/vdisk"
 )
 
-// repair mends an image and says what it did; status 3 if damage is left.
+// repair mends an image and says what it did, or with -n what it would do; status 3 if damage is left.
 func (c *diskCommand) repair(_ context.Context, names []string) (int, error) {
 	name := names[0]
 	fixes, err := vdisk.RepairPath(name, vdisk.RepairOptions{DryRun: c.dry})
