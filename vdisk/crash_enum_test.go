@@ -91,6 +91,16 @@ var shortOps = []struct {
 			return im.moveBAT(context.Background(), off, mib, c)
 		})
 	}},
+	{"compact, and write block 0 when something has moved", func(im *Image, s *shortRun) error {
+		var wrote bool
+		var werr error
+		_, err := im.Compact(context.Background(), func(c Compaction) {
+			if c.Moved > 0 && !wrote {
+				wrote, werr = true, s.write(im, Write, 0, 1)
+			}
+		})
+		return errors.Join(err, werr)
+	}},
 }
 
 // shortPrefixes are what happens before the runs.
