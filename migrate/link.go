@@ -31,6 +31,23 @@ var DefaultTiming = Timing{
 	Retry:   2 * time.Second,
 }
 
+// WithPatience is t for a peer or a line that may be silent for d, if d is not 0. The
+// other waits are as much longer or shorter.
+func (t Timing) WithPatience(d time.Duration) Timing {
+	if d == 0 {
+		return t
+	}
+	scale := func(x time.Duration) time.Duration { return time.Duration(float64(x) / float64(t.Silence) * float64(d)) }
+	return Timing{
+		Tick:    min(t.Tick, max(scale(t.Tick), time.Millisecond)),
+		Silence: d,
+		Step:    scale(t.Step),
+		Dial:    scale(t.Dial),
+		Pause:   scale(t.Pause),
+		Retry:   t.Retry,
+	}
+}
+
 // ErrSilent is in errors of a connection whose peer sent nothing, not even
 // keep-alives, or took nothing, for too long.
 var ErrSilent = errors.New("no sign of life from the other host")

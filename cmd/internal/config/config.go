@@ -22,14 +22,15 @@ const DefaultModule = "godwit.conf"
 
 // Config is a host's configuration.
 type Config struct {
-	Name    string   `json:"name"`
-	Module  string   `json:"config_module,omitempty"`
-	Net     Net      `json:"net"`
-	Control uint16   `json:"control_port,omitempty"` // 0: not served
-	Migrate uint16   `json:"migrate_port,omitempty"` // 0: machines are not taken
-	Panic   string   `json:"panic"`                  // reboot or halt
-	Run     []string `json:"run,omitempty"`          // console commands to start with
-	given   map[string]bool
+	Name     string   `json:"name"`
+	Module   string   `json:"config_module,omitempty"`
+	Net      Net      `json:"net"`
+	Control  uint16   `json:"control_port,omitempty"`     // 0: not served
+	Migrate  uint16   `json:"migrate_port,omitempty"`     // 0: machines are not taken
+	Patience int      `json:"patience_seconds,omitempty"` // 0: migrate.DefaultTiming
+	Panic    string   `json:"panic"`                      // reboot or halt
+	Run      []string `json:"run,omitempty"`              // console commands to start with
+	given    map[string]bool
 }
 
 // Net is how the host gets its address.
@@ -77,6 +78,14 @@ var options = []option{
 		func(c *Config, v string) error { return setPort(&c.Control, v, control.DefaultPort) }},
 	{"migrate", "migrate=insecure-tcp[:PORT] | migrate=off", fmt.Sprintf("take running machines from other hosts, without authentication (default: off; port %d)", DefaultMigratePort),
 		func(c *Config, v string) error { return setPort(&c.Migrate, v, DefaultMigratePort) }},
+	{"patience", "patience=SECONDS", "how long the other host of a migration may be silent, 1 to 3600 (default: 10); for slow lines and slow emulators", func(c *Config, v string) error {
+		n, err := strconv.ParseUint(v, 10, 16)
+		if err != nil || n < 1 || n > 3600 {
+			return fmt.Errorf("%q is no number of seconds from 1 to 3600", v)
+		}
+		c.Patience = int(n)
+		return nil
+	}},
 	{"panic", "panic=reboot | panic=halt", "what the host does after reporting a panic (default: reboot)", func(c *Config, v string) error {
 		if v != "reboot" && v != "halt" {
 			return fmt.Errorf("%q is neither reboot nor halt", v)
