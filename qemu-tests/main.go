@@ -245,6 +245,11 @@ func soak(ctx context.Context, args []string) error {
 		return err
 	}
 	r := rig.Runner{Grounds: []machine.Ground{ground}, Dir: logs, Cores: max(2, runtime.NumCPU()), Progress: os.Stderr}
+	for _, g := range scenarios.Grounds() {
+		if _, ok := g.(machine.Bochs); ok {
+			r.Grounds = append(r.Grounds, g)
+		}
+	}
 	for _, s := range scenarios.Soaks(*duration, *rounds) {
 		if match.MatchString(s.Name) {
 			r.Scenarios = append(r.Scenarios, s)

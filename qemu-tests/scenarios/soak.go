@@ -18,17 +18,18 @@ func Soaks(duration time.Duration, rounds int) []*rig.Scenario {
 	)
 	return []*rig.Scenario{
 		{
-			Name: "soak-guest", About: fmt.Sprintf("a guest under memory load, timers and signals for %v", duration), Cores: 1, Limit: 2*duration + slack,
+			Name: "soak-guest", Skip: notOnBochs, About: fmt.Sprintf("a guest under memory load, timers and signals for %v", duration), Cores: 1, Limit: 2*duration + slack,
 			Run: func(ctx context.Context, t *rig.T) error { return soakGuest(ctx, t, duration) },
 		},
 		{
-			Name: "soak-leak", About: fmt.Sprintf("%d rounds of create, start, stop and delete end with the memory they began with", rounds), Limit: time.Duration(rounds)*perRound + slack,
+			Name: "soak-leak", Skip: notOnBochs, About: fmt.Sprintf("%d rounds of create, start, stop and delete end with the memory they began with", rounds), Limit: time.Duration(rounds)*perRound + slack,
 			Run: func(ctx context.Context, t *rig.T) error { return guestLeak(ctx, t, rounds) },
 		},
 		{
-			Name: "soak-selftest", About: "the kernel under everything at once on 4 processors for a minute", Cores: 2, Limit: slack,
+			Name: "soak-selftest", Skip: notOnBochs, About: "the kernel under everything at once on 4 processors for a minute", Cores: 2, Limit: slack,
 			Run: func(ctx context.Context, t *rig.T) error { return kernelSelftest(ctx, t, 4, time.Minute) },
 		},
+		soakMigrate(),
 	}
 }
 
