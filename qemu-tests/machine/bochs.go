@@ -139,9 +139,9 @@ func (b Bochs) config(s Spec, disc, serial string) string {
 	}
 	// A guest's timer ticks 250 times a second and costs some 20,000 instructions of the host each time: with too few
 	// in a second there is nothing left for the guest. But the e1000 takes one frame a millisecond of this clock, so
-	// with too many it is slow.
+	// with too many it is slow to load what it boots.
 	ips := 50_000_000
-	if s.NIC != nil {
+	if s.Boot.Network {
 		ips = 25_000_000
 	}
 	// Alone, sync=none runs as fast as it can, and jumps over idle time: its clock then goes some forty times as fast as
