@@ -37,7 +37,9 @@ func (t Timing) WithPatience(d time.Duration) Timing {
 	if d == 0 {
 		return t
 	}
-	scale := func(x time.Duration) time.Duration { return time.Duration(float64(x) / float64(t.Silence) * float64(d)) }
+	scale := func(x time.Duration) time.Duration {
+		return time.Duration(float64(x) / float64(t.Silence) * float64(d))
+	}
 	return Timing{
 		Tick:    min(t.Tick, max(scale(t.Tick), time.Millisecond)),
 		Silence: d,
