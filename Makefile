@@ -24,7 +24,7 @@ soak:
 bench:
 	@go run ./qemu-tests bench
 
-# Virtual disks: crash states by the million, and many more random logs; see docs/vdisk.md. Takes an hour of one CPU.
+# Virtual disks: over a million crash states, and many more random logs; see docs/vdisk.md. Takes an hour of one CPU.
 crash:
 	go test ./vdisk -timeout 6h -v -run 'EveryCrash|ReplayAgrees' -args -crash-operations 3 -crash-sample 11 -replay-cases 500000
 
