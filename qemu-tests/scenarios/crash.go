@@ -28,7 +28,8 @@ var (
 		// The next two the program finds by itself: there is no exception, so no registers but those of Go's trace.
 		{"divide", []string{`panic: runtime error: integer divide by zero`, `goroutine \d+ .*running`, `selftest\.init\.func\d+\(`, `selftest/crash\.go:\d+`, lastWords}},
 		{"stack", []string{`fatal error: stack overflow`, `selftest\.deep\(`, `selftest/crash\.go:\d+`, `sp=0x[0-9a-f]+ pc=0x[0-9a-f]+`, lastWords}},
-		{"memory", []string{`godwit: fatal: out of memory: .*Go heap, which has \d+ MiB`, registers, `selftest\.eat  .*selftest/crash\.go:\d+`, lastWords}},
+		// Whoever touches the last page is reported: the eater, or the collector at its work.
+		{"memory", []string{`godwit: fatal: out of memory: .*Go heap, which has \d+ MiB`, registers, `(selftest\.eat  .*selftest/crash|runtime\.\S+  runtime/\w+)\.go:\d+`, lastWords}},
 		{"kernel", []string{`godwit: fatal: page fault at address 0000000000000010 in the kernel on CPU \d`, registers, `selftest\.wildInKernel  .*selftest/crash\.go:\d+`, lastWords}},
 		{"kernelstack", []string{`godwit: fatal: kernel stack overflow`, registers, `selftest\.deep  .*selftest/crash\.go:\d+`, lastWords}},
 	}
