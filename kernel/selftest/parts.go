@@ -249,6 +249,10 @@ func startChannels(w int, _ *shared) func() string {
 	}
 }
 
+// startTimers sleeps. How late it wakes is a measurement, not a result: Go's runtime
+// runs a processor's timers when that processor takes up its next goroutine, and with
+// 18 of them on 8 CPUs that an emulator shares out to two, Linux too was seen 12 s
+// late. A timer that is lost leaves its goroutine stuck, and so do lost wake-ups.
 func startTimers(w int, s *shared) func() string {
 	i := 0
 	return func() string {
@@ -264,13 +268,6 @@ func startTimers(w int, s *shared) func() string {
 		s.maximum(int64(took - d))
 		s.sum.Add(int64(took - d))
 		if took < d {
-			return fmt.Sprintf("slept %v instead of %v", took, d)
-		}
-		// An emulator with more CPUs than its machine may be seconds late under all
-		// this load (five were seen with 8 CPUs on 2 busy ones); a timer that was lost
-		// would not come at all.
-		const patience = 20 * time.Second
-		if took > d+patience {
 			return fmt.Sprintf("slept %v instead of %v", took, d)
 		}
 		if time.Now().UnixNano() < wall {
@@ -385,7 +382,7 @@ func startMemory(w int, _ *shared) func() string {
 // their TLBs must not outlive it.
 func startUnmap(_ int, s *shared) func() string {
 	const pages = 64
-	n := runtime.GOMAXPROCS(0)
+	n := runtime.NumCPU()
 	b, err := syscall.Mmap(-1, 0, pages*4096, syscall.PROT_READ|syscall.PROT_WRITE, syscall.MAP_ANON|syscall.MAP_PRIVATE)
 	if err != nil {
 		return func() string { return "mmap: " + err.Error() }

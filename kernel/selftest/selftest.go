@@ -10,6 +10,7 @@
 package selftest
 
 import (
+	"cmp"
 	"fmt"
 	"runtime"
 	"strings"
@@ -27,6 +28,7 @@ type Options struct {
 	Progress func(line string) // called every few seconds, may be nil
 	Workers  int               // goroutines a part; 0 for one per CPU, at least 2
 	Stop     <-chan struct{}   // ends the test early
+	Patience time.Duration     // for the last rounds to end; 0 for a minute
 }
 
 // A Result is what one part did.
@@ -34,6 +36,7 @@ type Result struct {
 	Name  string
 	Ops   uint64 // rounds done
 	Bad   uint64 // rounds with a wrong result
+	Stuck int    // goroutines whose last round did not end
 	Notes string // a measurement, if the part makes one
 	First string // what was wrong first
 }
@@ -50,7 +53,7 @@ type Report struct {
 // OK reports whether everything was right.
 func (r *Report) OK() bool {
 	for i := range r.Results {
-		if r.Results[i].Bad != 0 || r.Results[i].Ops == 0 {
+		if r.Results[i].Bad != 0 || r.Results[i].Stuck != 0 || r.Results[i].Ops == 0 {
 			return false
 		}
 	}
@@ -71,6 +74,9 @@ func (r *Report) String() string {
 		}
 		if x.Ops == 0 {
 			fmt.Fprintf(&b, "; NEVER FINISHED A ROUND")
+		}
+		if x.Stuck != 0 {
+			fmt.Fprintf(&b, "; %d STILL IN A ROUND", x.Stuck)
 		}
 		b.WriteByte('\n')
 	}
@@ -99,19 +105,16 @@ type part struct {
 // shared is what the goroutines of one part have in common.
 type shared struct {
 	ops, bad atomic.Uint64
+	running  atomic.Int64
 	max, sum atomic.Int64 // for notes
 	mu       sync.Mutex
-	first    string
+	first    atomic.Pointer[string]
 	done     chan struct{}
 }
 
 func (s *shared) report(why string) {
 	s.bad.Add(1)
-	s.mu.Lock()
-	if s.first == "" {
-		s.first = why
-	}
-	s.mu.Unlock()
+	s.first.CompareAndSwap(nil, &why)
 }
 
 func (s *shared) maximum(v int64) {
@@ -140,7 +143,7 @@ func Run(o Options) (*Report, error) {
 	}
 	workers := o.Workers
 	if workers == 0 {
-		workers = max(2, runtime.GOMAXPROCS(0))
+		workers = max(2, runtime.NumCPU())
 	}
 	begin := time.Now()
 	var before runtime.MemStats
@@ -156,8 +159,10 @@ func Run(o Options) (*Report, error) {
 		if p.single {
 			n = 1
 		}
+		s.running.Store(int64(n))
 		for w := range n {
 			wg.Go(func() {
+				defer s.running.Add(-1)
 				round := p.start(w, s)
 				for { // at least one round, however short the time
 					if why := round(); why != "" {
@@ -175,7 +180,12 @@ func Run(o Options) (*Report, error) {
 	}
 	wait(o, begin, chosen, sh)
 	close(stop)
-	wg.Wait()
+	ended := make(chan struct{})
+	go func() { wg.Wait(); close(ended) }()
+	select {
+	case <-ended:
+	case <-time.After(cmp.Or(o.Patience, time.Minute)):
+	}
 
 	r := &Report{Took: time.Since(begin), CPUs: runtime.NumCPU()}
 	var after runtime.MemStats
@@ -183,7 +193,10 @@ func Run(o Options) (*Report, error) {
 	r.GCs = after.NumGC - before.NumGC
 	r.Leaked = int64(kernel.Memory().Phys) - int64(phys)
 	for i, p := range chosen {
-		x := Result{Name: p.name, Ops: sh[i].ops.Load(), Bad: sh[i].bad.Load(), First: sh[i].first}
+		x := Result{Name: p.name, Ops: sh[i].ops.Load(), Bad: sh[i].bad.Load(), Stuck: int(sh[i].running.Load())}
+		if why := sh[i].first.Load(); why != nil {
+			x.First = *why
+		}
 		if p.note != nil {
 			x.Notes = p.note(sh[i])
 		}

@@ -1,6 +1,7 @@
 package selftest
 
 import (
+	"strings"
 	"testing"
 	"time"
 )
@@ -41,5 +42,21 @@ func TestWrongResultsAreReported(t *testing.T) {
 func TestChangedRegistersAreSeen(t *testing.T) {
 	if bad := holdRegisters(1, 1000); bad != 0 {
 		t.Fatalf("mask %#x without any change", bad)
+	}
+}
+
+func TestARoundThatNeverEndsIsReported(t *testing.T) {
+	release := make(chan struct{})
+	defer close(release)
+	defer func(p []part) { parts = p }(parts)
+	parts = append(parts, part{name: "hangs", single: true, start: func(int, *shared) func() string {
+		return func() string { <-release; return "" }
+	}})
+	r, err := Run(Options{Duration: time.Millisecond, Only: "hangs,random", Patience: 100 * time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.OK() || !strings.Contains(r.String(), "hangs") || !strings.Contains(r.String(), "1 STILL IN A ROUND") {
+		t.Fatal(r)
 	}
 }

@@ -24,7 +24,7 @@ func selftests() []*rig.Scenario {
 		},
 		{
 			Name: "selftest-8cpus", About: "the same on 8 processors",
-			Skip: lateTimers, Cores: 2, Limit: 4 * time.Minute,
+			Skip: onQEMU, Cores: 2, Limit: 4 * time.Minute,
 			Run: func(ctx context.Context, t *rig.T) error { return kernelSelftest(ctx, t, 8, 10*time.Second) },
 		},
 		crashScenario(),
@@ -82,8 +82,3 @@ func conformance(ctx context.Context, t *rig.T) error {
 var bochsSVMCannot = []string{"triple fault", "random ", "deadline", "kick", "stale translations", "two processors", "task gates"}
 
 var suiteResult = regexp.MustCompile(`selftest vcpu: (.*: (\d+) passed, (\d+) failed, \d+ skipped)`)
-
-// lateTimers: an open defect, of the scheduler or of eight emulated processors on two real ones.
-func lateTimers(machine.Ground) string {
-	return "known defect: with 8 processors a sleeping thread was once woken 31 s late; why is not known"
-}
