@@ -46,6 +46,7 @@ type Downtime struct {
 	Total    time.Duration `json:"total_ns"`
 	Pause    time.Duration `json:"pause_ns"`     // stopping the processors
 	LastPass time.Duration `json:"last_pass_ns"` // collecting and sending the last pages
+	Verify   time.Duration `json:"verify_ns"`    // sums of all pages, if wished
 	State    time.Duration `json:"state_ns"`     // saving and sending the state
 	Prepare  time.Duration `json:"prepare_ns"`   // until the target had everything loaded
 	Commit   time.Duration `json:"commit_ns"`    // until the guest ran there

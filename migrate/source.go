@@ -520,6 +520,7 @@ func (g *Migration) rest(l *link) error {
 		if err := g.verify(l); err != nil {
 			return err
 		}
+		g.part(func(d *Downtime) *time.Duration { return &d.Verify })
 	}
 	w := stateWriter{l: l}
 	if err := g.guest.SaveState(&w); err != nil {

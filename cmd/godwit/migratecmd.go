@@ -130,7 +130,11 @@ func (r report) Text(w io.Writer) {
 	t.Row("  write faults", fmt.Sprintf("%d, which opened %d pages", r.Faults, r.Opened))
 	if d := r.Downtime; d.Total > 0 {
 		us := func(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
-		t.Row("  downtime", fmt.Sprintf("%v = pause %v + last pass %v + state %v + prepare %v + commit %v", us(d.Total), us(d.Pause), us(d.LastPass), us(d.State), us(d.Prepare), us(d.Commit)))
+		verify := ""
+		if d.Verify != 0 {
+			verify = fmt.Sprintf(" + verify %v", us(d.Verify))
+		}
+		t.Row("  downtime", fmt.Sprintf("%v = pause %v + last pass %v%s + state %v + prepare %v + commit %v", us(d.Total), us(d.Pause), us(d.LastPass), verify, us(d.State), us(d.Prepare), us(d.Commit)))
 	}
 	t.Text(w)
 }
