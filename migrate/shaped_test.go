@@ -39,7 +39,7 @@ func TestOnLinesOfAllSpeedsTheDowntimeKeepsItsLimitOrTheGuestStays(t *testing.T)
 					}
 					hs[0].addGuest("g", l, Region{0, mem << PageShift})
 					limit := 300 * time.Millisecond
-					r, err := hs[0].m.Migrate(context.Background(), "g", "b", Options{Downtime: limit, NonConvergent: GiveUp})
+					r, err := hs[0].m.Migrate(context.Background(), "g", "b", Options{Downtime: limit, NonConvergent: GiveUp, Verify: mbit >= 1000})
 					// What the guest writes in the time a limit allows, or all of it.
 					need := float64(min(writes, mem)) * PageSize
 					switch {
@@ -51,6 +51,10 @@ func TestOnLinesOfAllSpeedsTheDowntimeKeepsItsLimitOrTheGuestStays(t *testing.T)
 						t.Errorf("given up, though the line is faster: %v", err)
 					case err == nil && writes == 10000 && mbit == 10:
 						t.Error("this can not have converged")
+					}
+					d := r.Downtime
+					if parts := d.Pause + d.LastPass + d.Verify + d.State + d.Prepare + d.Commit; err == nil && parts != d.Total {
+						t.Errorf("the parts of the downtime make %v: %+v", parts, d)
 					}
 					if err == nil && (w.where("g") != hs[1] || len(r.Rounds) < 2) || err != nil && w.where("g") != hs[0] {
 						t.Errorf("%v; it runs on %v", err, w.where("g"))
