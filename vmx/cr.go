@@ -25,11 +25,10 @@ func (v *VCPU) onCR(e *vcpu.Exit, q uint64) bool {
 	case q&crKind != 0:
 		return v.impossible(q<<32 | reasonCR)
 	case q&crNumber == 0:
-		x |= cr0ET
 		if checkCR0Write(x, v.reg[vcpu.CR0], v.reg[vcpu.CR4], efer, code64) != fine {
 			return v.raise(vcpu.GP())
 		}
-		x &^= cr0Own
+		x &= cr0Shadowed
 	case q&crNumber == 4:
 		old = &v.cr4Host
 		if checkCR4Write(x, v.reg[vcpu.CR4], v.reg[vcpu.CR3], efer, p) != fine {

@@ -54,10 +54,16 @@ const (
 	dr7Enables  = 0xff
 )
 
-// The guest's own bits of CR0: it changes them without an exit. All others are
-// read from the shadow. NE must be one in VMX operation (SDM vol. 3, 23.8); CD and
-// NW must not reach the processor, whose caches are the host's too.
-const cr0Own = cr0PE | cr0MP | cr0EM | cr0TS | cr0WP | cr0AM | cr0PG
+const (
+	// The guest's own bits of CR0: it changes them without an exit.
+	cr0Own = cr0PE | cr0MP | cr0EM | cr0TS | cr0WP | cr0AM | cr0PG
+	// Those that it reads from the shadow, and whose change exits. NE must be one in
+	// VMX operation (SDM vol. 3, 23.8); CD and NW must not reach the processor, whose
+	// caches are the host's too. Setting one of the upper half faults.
+	cr0Shadowed = cr0NE | cr0NW | cr0CD | 0xffffffff<<32
+	// The rest, ET and reserved bits, no MOV changes (2.5): an exit for one of them
+	// would leave nothing to do but to repeat the instruction, for ever.
+)
 
 // cr4Own: what the model has, but for MCE, which stays on so that a machine check
 // in a guest is an exit and not a shutdown of the machine.

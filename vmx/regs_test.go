@@ -99,6 +99,28 @@ func TestControlRegisterBitsOfTheHost(t *testing.T) {
 	}
 }
 
+// A MOV to CR0 exits while its operand differs from the shadow in a bit of the mask
+// (SDM vol. 3, 25.1.3).
+func TestMovToCR0ExitsOnceAtMost(t *testing.T) {
+	m, _, v := start(t)
+	for _, x := range []uint64{0x80050033, 0x80050023, 0x80050033 | 1<<6, 0x80050033 | cr0CD | 1<<28, 0x80050013} {
+		load(t, v, long())
+		v.Regs().GPR[vcpu.RBX] = x
+		exits := 0
+		m.guest = func(g *guest) {
+			if (x^g.r.fields[fCR0Shadow])&g.r.fields[fCR0Mask] == 0 || exits > 1 {
+				halt(g)
+				return
+			}
+			exits++
+			g.exit(reasonCR, vcpu.RBX<<crReg)
+		}
+		if e := run(t, v); e.Reason != vcpu.ExitHLT || exits > 1 {
+			t.Errorf("MOV of %#x to CR0: %d exits, then %v", x, exits, e.Reason)
+		}
+	}
+}
+
 func TestGuestRunsWithItsOwnMSRs(t *testing.T) {
 	m, _, v := start(t)
 	s := long()

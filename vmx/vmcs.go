@@ -61,7 +61,7 @@ func (v *VCPU) setUp() {
 	if secondary&secXSAVES != 0 {
 		v.write(fXSSExitBitmap, 0)
 	}
-	v.write(fCR0Mask, ^uint64(cr0Own))
+	v.write(fCR0Mask, cr0Shadowed)
 	v.write(fCR4Mask, ^cr4Own(&sp.cfg.CPUID))
 	v.write(fGuestActivity, 0) // other states are kept in software
 
@@ -117,7 +117,7 @@ func (v *VCPU) fetch(g group) {
 	g &^= v.have
 	v.have |= g
 	if g&gControl != 0 {
-		v.reg[vcpu.CR0] = v.read(fGuestCR0)&cr0Own | v.cr0Host
+		v.reg[vcpu.CR0] = v.read(fGuestCR0)&cr0Own | v.cr0Host | cr0ET
 		v.reg[vcpu.CR3] = v.read(fGuestCR3)
 		v.reg[vcpu.CR4] = v.read(fGuestCR4)&cr4Own(&v.s.cfg.CPUID) | v.cr4Host
 		v.reg[vcpu.EFER] = v.read(fGuestEFER)
@@ -167,7 +167,7 @@ func (v *VCPU) flush() {
 	v.changed = 0
 	if g&gControl != 0 {
 		cr0, cr4 := v.reg[vcpu.CR0], v.reg[vcpu.CR4]
-		v.cr0Host, v.cr4Host = cr0&^cr0Own, cr4&^cr4Own(&v.s.cfg.CPUID)
+		v.cr0Host, v.cr4Host = cr0&cr0Shadowed, cr4&^cr4Own(&v.s.cfg.CPUID)
 		v.shadowsStale = true
 		v.write(fGuestCR0, v.hardwareCR0(cr0))
 		v.write(fGuestCR3, v.reg[vcpu.CR3])

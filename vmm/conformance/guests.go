@@ -191,6 +191,14 @@ var gCR0 = guest{64, `
 f4                   hlt
 `}
 
+var gCR0ET = guest{64, `
+0f20c0               mov rax, cr0
+83e0ef               and eax, -0x11
+0f22c0               mov cr0, rax
+0f20c2               mov rdx, cr0
+f4                   hlt
+`}
+
 var gCR3 = guest{64, `
 0f20d8               mov rax, cr3
 0f22d8               mov cr3, rax

@@ -13,6 +13,13 @@ var registerTests = []test{
 		check(m, "CR0", m.cpu.Get(vcpu.CR0), m.reg(vcpu.RDX))
 		check(m, "CR0.WP", m.cpu.Get(vcpu.CR0)>>16&1, 1)
 	}},
+	{"CR0.ET stays when the guest clears it", long64, func(m *machine) {
+		m.start(gCR0ET)
+		m.hlt()
+		check(m, "written", m.reg(vcpu.RAX)>>4&1, 0)
+		check(m, "CR0 in the guest", m.reg(vcpu.RDX), m.reg(vcpu.RAX)|0x10)
+		check(m, "CR0", m.cpu.Get(vcpu.CR0), m.reg(vcpu.RDX))
+	}},
 	{"CR3", long64, func(m *machine) {
 		m.start(gCR3)
 		m.hlt()
