@@ -6,8 +6,6 @@ import (
 	"time"
 )
 
-// RFC 8439, 2.3.2, with the nonce's words where a 64-bit counter's high half and a
-// 64-bit nonce have them.
 // TestHeapBudget: the limit never falls below the floor nor below what the heap has,
 // and never takes all that is free.
 func TestHeapBudget(t *testing.T) {
@@ -23,6 +21,8 @@ func TestHeapBudget(t *testing.T) {
 	}
 }
 
+// RFC 8439, 2.3.2, with the nonce's words where a 64-bit counter's high half and a
+// 64-bit nonce have them.
 func TestChaCha20Block(t *testing.T) {
 	var key [8]uint32
 	for i := range key {

@@ -23,6 +23,7 @@ const (
 	vecResched   = 0xf1 // look at the run queue and at pending signals
 	vecFlush     = 0xf2 // answer a TLB shootdown
 	vecKick      = 0xf3 // nothing: a guest is left
+	vecNMIRaised = 0xf4 // an NMI came
 	vecSpurious  = 0xff
 )
 
@@ -151,6 +152,26 @@ func sendICR(id uint32, low uint32) {
 	}
 	store32(lapicBase+lapic.LAPIC_ICRH, id<<lapic.ID)
 	store32(lapicBase+lapic.LAPIC_ICRL, low)
+}
+
+// interruptSelfFromNMI raises vecNMIRaised. The short form of the destination needs
+// only the register's lower half, so a sendICR that the NMI parted is not led astray.
+func interruptSelfFromNMI() {
+	const low = icrAssert | lapic.ICR_DST_SELF | vecNMIRaised
+	if x2apic {
+		WriteMSR(msrX2APIC+lapic.LAPIC_ICRL>>4, low)
+		return
+	}
+	if lapicBase == 0 {
+		return
+	}
+	for load32(lapicBase+lapic.LAPIC_ICRL)&icrPending != 0 {
+		pause()
+	}
+	store32(lapicBase+lapic.LAPIC_ICRL, low)
+	for load32(lapicBase+lapic.LAPIC_ICRL)&icrPending != 0 { // sendICR may have looked already
+		pause()
+	}
 }
 
 func sendIPI(c *cpu, vector uint32) {

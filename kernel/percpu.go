@@ -50,6 +50,9 @@ type cpu struct {
 	gdt [gdtEntries]uint64
 	tss tss
 
+	nmi   nmiState
+	check machineCheck
+
 	stat cpuStats
 }
 

@@ -59,6 +59,9 @@ func handleTrap(f *trapFrame, fpu uintptr) {
 		c.stat.ipis++
 		answerShootdown()
 		eoi()
+	case v == vecNMIRaised:
+		eoi()
+		nmiRaised(c)
 	case v >= vecDevice && v < vecDeviceEnd:
 		deviceInterrupt(c, int(v))
 		eoi()
@@ -98,10 +101,10 @@ func handleException(c *cpu, f *trapFrame, fpu uintptr) {
 			return
 		}
 	case vecNMI:
-		handleNMI()
+		handleNMI(c, f)
 		return
 	case vecMachineCheck:
-		handleMachineCheck(f)
+		handleMachineCheck(c, f)
 		return
 	}
 	if !f.inHandler() && c.trapDeep == 0 && f.vector != vecDoubleFault {

@@ -31,8 +31,8 @@ func (b Bochs) Start(ctx context.Context, dir string, s Spec) (*Machine, error) 
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	if len(s.Extra) != 0 || s.Counted {
-		return nil, fmt.Errorf("machine %q: Bochs neither takes QEMU's arguments nor counts instructions as time", s.Name)
+	if len(s.Extra) != 0 || s.Counted || s.Monitor {
+		return nil, fmt.Errorf("machine %q: Bochs takes none of QEMU's arguments, counts no instructions as time, and has no monitor", s.Name)
 	}
 	serial, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

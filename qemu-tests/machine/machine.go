@@ -20,6 +20,7 @@ type Spec struct {
 	NIC       *NIC     // nil: none
 	Reboots   bool     // a reset starts it again; else it ends the emulator
 	Counted   bool     // QEMU's TCG only: one instruction takes one nanosecond, so that times are exact and repeat
+	Monitor   bool     // QEMU only: Machine.Monitor works
 	Extra     []string // more arguments for QEMU; other grounds refuse them
 }
 
@@ -50,6 +51,8 @@ type Machine struct {
 	Name  string
 	Start time.Time
 	proc  *process
+
+	monitor string // the socket of QEMU's monitor, if it has one
 }
 
 // Kill ends the machine at once, as pulling its plug would.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os/exec"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -56,6 +57,11 @@ func (q QEMU) Start(ctx context.Context, dir string, s Spec) (*Machine, error) {
 	}
 	defer messages.Close() // the child has its own descriptor
 	args := q.arguments(s)
+	monitor := ""
+	if s.Monitor {
+		monitor = filepath.Join(dir, s.Name+".monitor")
+		args = append(args, "-qmp", "unix:"+qemuValue(monitor)+",server=on,wait=off")
+	}
 	fmt.Fprintf(messages, "%s '%s'\n", qemuProgram, strings.Join(args, "' '"))
 	cmd := exec.Command(qemuProgram, args...)
 	cmd.Stderr = messages
@@ -74,7 +80,7 @@ func (q QEMU) Start(ctx context.Context, dir string, s Spec) (*Machine, error) {
 		return nil, err
 	}
 	clock := newRunClock(cmd.Process.Pid)
-	return &Machine{Console: newConsole(s.Name, in, out, log, clock.read, q.Scale()), Name: s.Name, Start: start, proc: p}, nil
+	return &Machine{Console: newConsole(s.Name, in, out, log, clock.read, q.Scale()), Name: s.Name, Start: start, proc: p, monitor: monitor}, nil
 }
 
 // arguments is the command line for s.

@@ -1,0 +1,123 @@
+package kernel
+
+import (
+	"fmt"
+	"strings"
+	"sync/atomic"
+	"time"
+)
+
+// Port 61h says why an NMI came (ISA system control port B).
+const (
+	portBSERR  = 1 << 7
+	portBIOCHK = 1 << 6
+)
+
+// A CPU's NMIs. An NMI comes in the middle of anything, so its handler takes no lock
+// and wakes nobody: it counts, and raises an interrupt that does.
+type nmiState struct {
+	count  uint32 // so far
+	told   uint32 // of them
+	why    uint32 // what port 61h said
+	raised uint32 // 1 until that interrupt is taken
+}
+
+// handleNMI stops this CPU if another reports the machine's end. Any other NMI is
+// the hardware's word that something is wrong, or the operator's who presses a
+// button; it is told, and work goes on.
+func handleNMI(c *cpu, f *trapFrame) {
+	if atomic.LoadUint32(&stopping) != 0 {
+		haltForever()
+	}
+	n := &c.nmi
+	atomic.OrUint32(&n.why, uint32(In8(portB)&(portBSERR|portBIOCHK)))
+	atomic.AddUint32(&n.count, 1)
+	if atomic.SwapUint32(&n.raised, 1) != 0 {
+		printStuck(c, f)
+		return
+	}
+	interruptSelfFromNMI()
+}
+
+var stuckLock spinlock
+
+// printStuck tells where a CPU stands that has taken no interrupt since its last NMI:
+// nobody but its NMI handler can.
+func printStuck(c *cpu, f *trapFrame) {
+	for !stuckLock.tryLock() {
+		if atomic.LoadUint32(&stopping) != 0 {
+			haltForever()
+		}
+		pause()
+	}
+	print1("\ngodwit: NMI on CPU ")
+	printUint(c.index)
+	print1(", which has taken no interrupt since the one before:\n")
+	reportFrame(f, 0)
+	stuckLock.unlock()
+}
+
+// nmiRaised answers vecNMIRaised.
+func nmiRaised(c *cpu) {
+	atomic.StoreUint32(&c.nmi.raised, 0)
+	wakeIRQ(&irqs[vecNMI])
+}
+
+// tellNMIs tells of the NMIs that came since it did so last.
+func tellNMIs() {
+	var cpus []string
+	why := uint32(0)
+	for i := range ncpu {
+		n := &cpuAt(i).nmi
+		count := atomic.LoadUint32(&n.count)
+		more := count - n.told
+		if more == 0 {
+			continue
+		}
+		n.told = count
+		why |= atomic.SwapUint32(&n.why, 0)
+		who := fmt.Sprint(i)
+		if more > 1 {
+			who += fmt.Sprintf(" (%d times)", more)
+		}
+		cpus = append(cpus, who)
+	}
+	if len(cpus) != 0 {
+		fmt.Println(describeNMI(cpus, why))
+	}
+}
+
+func describeNMI(cpus []string, why uint32) string {
+	s := "kernel: NMI on CPU " + strings.Join(cpus, ", ")
+	switch {
+	case why&portBSERR != 0:
+		return s + ": system error (SERR#)"
+	case why&portBIOCHK != 0:
+		return s + ": I/O channel check"
+	}
+	return s + "; port 61h names no cause"
+}
+
+const (
+	// Corrected errors raise nothing by themselves, so the banks are looked at so often.
+	bankInterval = 10 * time.Second
+	// A source of NMIs that repeats itself is told no more often.
+	nmiInterval = time.Second
+)
+
+// watchHardware is the goroutine that tells what the hardware reports of itself.
+func watchHardware() {
+	nmi := Interrupt{vector: vecNMI, name: "NMI"}
+	for old := true; ; old = false {
+		tellNMIs()
+		OnEachCPU(func(cpu int) { tellErrors(cpu, old) })
+		time.Sleep(nmiInterval)
+		nmi.Wait(bankInterval - nmiInterval)
+	}
+}
+
+func init() {
+	if running {
+		go watchHardware()
+	}
+}
