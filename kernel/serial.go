@@ -30,14 +30,33 @@ const (
 	irqCOM1  = 4
 )
 
+// early is what had been typed when the kernel began: switching the FIFOs on empties
+// them, and the bytes behind the one that waited would make another line without it.
+var early struct {
+	n int
+	b [64]byte
+}
+
 func initSerial() {
 	Out8(com1.Base+uart.IER, 0)
+	Out8(com1.Base+uart.LCR, lcr8N1) // for the receiver to be at hand
+	for early.n < len(early.b) && received() {
+		early.b[early.n] = In8(com1.Base + uart.RBR)
+		early.n++
+	}
 	Out8(com1.Base+uart.LCR, lcrDLAB)
 	Out8(com1.Base, baudDivide)
 	Out8(com1.Base+1, 0)
 	Out8(com1.Base+uart.LCR, lcr8N1)
 	Out8(com1.Base+uart.FCR, fcrEnable)
 	com1.Init()
+}
+
+// received reports whether a byte has come. Where there is no UART every register reads
+// as all ones.
+func received() bool {
+	v := In8(com1.Base + uart.LSR)
+	return v&(1<<uart.LSR_DR) != 0 && v != 0xff
 }
 
 // What the console wrote waits here until the UART takes it.
@@ -126,6 +145,7 @@ func SerialConsole() io.ReadWriter {
 	p := &console.port
 	console.once.Do(func() {
 		p.more.L = &p.mu
+		p.input = append(p.input, early.b[:early.n]...)
 		if running {
 			go p.serve()
 		}
@@ -134,12 +154,13 @@ func SerialConsole() io.ReadWriter {
 }
 
 // serve answers the UART's interrupts; where there are none it looks every few
-// milliseconds.
+// milliseconds. It goes on until the UART asks for nothing: only then does the line
+// fall, and an edge tell of what comes next.
 func (p *serialPort) serve() {
 	irq, err := ISAInterrupt(irqCOM1)
 	console.irq = err == nil
 	for {
-		for range 64 { // a line that is gone reads as all ones for ever
+		for {
 			p.receive()
 			critical(transmit, nil)
 			if In8(com1.Base+iir)&iirNone != 0 {
@@ -157,10 +178,7 @@ func (p *serialPort) serve() {
 
 func (p *serialPort) receive() {
 	p.mu.Lock()
-	for range maxInput {
-		if In8(com1.Base+uart.LSR)&(1<<uart.LSR_DR) == 0 {
-			break
-		}
+	for received() {
 		if c := In8(com1.Base + uart.RBR); len(p.input) < maxInput {
 			p.input = append(p.input, c)
 		}

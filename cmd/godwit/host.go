@@ -98,7 +98,11 @@ func (h *host) resources() string {
 	if h.backend != nil {
 		virt = h.backend.Name()
 	}
-	return fmt.Sprintf("%d CPUs, %s, %s", kernel.NumCPU(), shell.Bytes(m.Total), virt)
+	cpus := "1 CPU"
+	if n := kernel.NumCPU(); n != 1 {
+		cpus = fmt.Sprintf("%d CPUs", n)
+	}
+	return fmt.Sprintf("%s, %s, %s", cpus, shell.Bytes(m.Total), virt)
 }
 
 // module finds a boot module by name.

@@ -86,7 +86,7 @@ func benchBoot(ctx context.Context, t *rig.T) error {
 			used, heap = f.Memory.Total-f.Memory.Free, f.Memory.GoHeap
 			h.Kill()
 		}
-		t.Measure(fmt.Sprintf("%d CPUs", cpus), "prompt after %.0f ms (best of %d), idle host uses %.1f MiB (Go heap %.1f)", best, runs, mib(int(used)), mib(int(heap)))
+		t.Measure(processors(cpus), "prompt after %.0f ms (best of %d), idle host uses %.1f MiB (Go heap %.1f)", best, runs, mib(int(used)), mib(int(heap)))
 	}
 	return nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -30,13 +31,21 @@ func boots() []*rig.Scenario {
 			Skip: onQEMU, Run: bootDisc, // Bochs boots from discs in all scenarios
 		},
 		{
+			Name: "boot-typing", About: "what was typed before the host began is not lost, nor part of it",
+			Skip: onQEMU, Run: bootTyping,
+		},
+		{
+			Name: "boot-noacpi", About: "a host without ACPI tables, so with one processor and without an I/O APIC, comes up and runs a guest", Limit: 3 * time.Minute,
+			Skip: onQEMU, Run: bootWithoutACPI,
+		},
+		{
 			Name: "reboot", About: "the host reboots and powers off when told",
 			Skip: notOnSecondBochs, Run: reboot,
 		},
 	}
 	for _, cpus := range []int{1, 2, 4, 8} {
 		list = append(list, &rig.Scenario{
-			Name: fmt.Sprintf("boot-%dcpus", cpus), About: fmt.Sprintf("the host finds and uses %d processors", cpus), Cores: min(cpus, 2),
+			Name: fmt.Sprintf("boot-%dcpus", cpus), About: "the host finds and uses " + processors(cpus), Cores: min(cpus, 2),
 			Skip: func(g machine.Ground) string {
 				if _, ok := g.(machine.Bochs); ok && cpus > 2 {
 					return tooSlow
@@ -59,6 +68,14 @@ func boots() []*rig.Scenario {
 		})
 	}
 	return list
+}
+
+// processors is "1 processor" or "N processors".
+func processors(n int) string {
+	if n == 1 {
+		return "1 processor"
+	}
+	return fmt.Sprintf("%d processors", n)
 }
 
 // hostFacts is what scenarios read of `host -json`.
@@ -191,4 +208,59 @@ func reboot(ctx context.Context, t *rig.T) error {
 		return err
 	}
 	return h.Wait(ctx, 20*time.Second)
+}
+
+func bootTyping(ctx context.Context, t *rig.T) error {
+	// The machine waits while its UART, whose FIFOs are off, takes the first byte. Firmware that uses the line itself would
+	// take it away.
+	m, err := t.Start(ctx, machine.Spec{Name: "host", Monitor: true, Boot: image(t, "ip=none"), Extra: []string{"-machine", "graphics=on", "-S"}})
+	if err != nil {
+		return err
+	}
+	if err := m.Send("help reboot\r"); err != nil {
+		return err
+	}
+	for m.Monitor(ctx, "cont") != nil { // until QEMU has made its socket
+		select {
+		case <-ctx.Done():
+			return m.Monitor(ctx, "cont")
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	_, err = m.Await(ctx, "the answer to what was typed", regexp.MustCompile(`godwit> help reboot\nreboot`), rig.CommandPatience)
+	return err
+}
+
+func bootWithoutACPI(ctx context.Context, t *rig.T) error {
+	h, err := t.Host(ctx, machine.Spec{Name: "host", CPUs: 2, MemoryMiB: 768, Reboots: true, Boot: image(t, "ip=none", t.GuestModules()...),
+		Extra: []string{"-machine", "acpi=off"}})
+	if err != nil {
+		return err
+	}
+	if !strings.Contains(h.Text(), "no ACPI MADT") {
+		return fmt.Errorf("the host does not tell that it found no tables:\n%s", h.Tail(20))
+	}
+	var f hostFacts
+	if err := h.JSON(ctx, "host", &f); err != nil {
+		return err
+	}
+	if f.CPUs != 1 {
+		return fmt.Errorf("the host sees %d CPUs, and can know of 1", f.CPUs)
+	}
+	if err := startWork(ctx, h); err != nil {
+		return err
+	}
+	if _, err := h.Judge(ctx, guestName, workTime); err != nil {
+		return err
+	}
+	v, err := h.FinalVerdict(ctx, guestName)
+	if err != nil {
+		return err
+	}
+	t.Measure("verdict", "%s", v.Line)
+	h.Discard()
+	if err := h.Send("reboot force\r"); err != nil {
+		return err
+	}
+	return h.AwaitReady(ctx)
 }

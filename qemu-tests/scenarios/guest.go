@@ -18,7 +18,7 @@ func guests() []*rig.Scenario {
 	for _, cpus := range []int{1, 2, 4} {
 		list = append(list, &rig.Scenario{
 			Name: fmt.Sprintf("guest-%dcpus", cpus), Cores: min(cpus, 2), Limit: 4 * time.Minute,
-			About: fmt.Sprintf("Debian's cloud kernel boots on %d virtual processors, works, resets and powers off", cpus),
+			About: "Debian's cloud kernel boots on " + strings.Replace(processors(cpus), " ", " virtual ", 1) + ", works, resets and powers off",
 			Skip: func(g machine.Ground) string {
 				if b, ok := g.(machine.Bochs); ok && (cpus > 2 || b.Extension == machine.SVM && cpus > 1) {
 					return tooSlow
