@@ -10,8 +10,7 @@ test:
 	@go run ./qemu-tests setup
 	go build ./...
 	go vet ./...
-	go test ./...
-	@go run ./qemu-tests test
+	@go run ./qemu-tests test -go
 
 # What takes too long for every day: a guest under load for an hour, a thousand machines made and deleted, the kernel's
 # self-test for a minute.

@@ -4,6 +4,7 @@
 //	go run ./qemu-tests files           make the guest's kernel and initramfs: .cache/guest/vmlinuz, build/guest/initramfs
 //	go run ./qemu-tests test            run every scenario on every ground and print a table
 //	go run ./qemu-tests test -run REGEXP -on REGEXP     only some scenarios, on some grounds
+//	go run ./qemu-tests test -go        the tests of all Go packages first; the summary names those that were skipped
 //	go run ./qemu-tests demo            two hosts boot from the network, a guest moves between them
 //	go run ./qemu-tests bench           measure sizes, times and instructions
 //	go run ./qemu-tests soak            the long checks: -duration 1h for the guest, -rounds 1000 for leaks
@@ -49,7 +50,7 @@ const logs = "build/rig"
 
 func main() {
 	flag.Usage = func() {
-		fmt.Fprintln(os.Stderr, "usage: go run ./qemu-tests setup | files | test [-run REGEXP] [-on REGEXP] | demo | bench [-run REGEXP] | soak [-duration TIME] [-rounds N] [-run REGEXP] | list")
+		fmt.Fprintln(os.Stderr, "usage: go run ./qemu-tests setup | files | test [-go] [-run REGEXP] [-on REGEXP] | demo | bench [-run REGEXP] | soak [-duration TIME] [-rounds N] [-run REGEXP] | list")
 	}
 	flag.Parse()
 	run, ok := commands[flag.Arg(0)]
@@ -102,7 +103,15 @@ func test(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("test", flag.ExitOnError)
 	which := fs.String("run", "", "only scenarios that match this `regexp`")
 	where := fs.String("on", "", "only grounds that match this `regexp`")
+	code := fs.Bool("go", false, "the tests of all Go packages first")
 	fs.Parse(args)
+	var tests rig.GoResult
+	if *code {
+		var err error
+		if tests, err = rig.GoTests(ctx, os.Stdout, "./..."); err != nil {
+			return err
+		}
+	}
 	r := rig.Runner{Dir: logs, Cores: max(2, runtime.NumCPU()), Progress: os.Stderr}
 	scenario, err1 := regexp.Compile(*which)
 	ground, err2 := regexp.Compile(*where)
@@ -126,6 +135,10 @@ func test(ctx context.Context, args []string) error {
 	begin := time.Now()
 	results := r.Run(ctx)
 	fmt.Println()
+	if *code {
+		rig.GoTable(os.Stdout, tests)
+		fmt.Println()
+	}
 	failed := rig.Table(os.Stdout, results)
 	switch {
 	case ctx.Err() != nil:
