@@ -149,17 +149,9 @@ func syncDir(dir string) error {
 // SnapshotPath freezes an image that nobody writes to, by making a new child of it at
 // child: what is used instead of it from then on. A log in use is replayed for good.
 func SnapshotPath(parent, child string, o SnapshotOptions) error {
-	im, err := OpenPath(parent, Options{ReadOnly: true}, FileOptions{})
+	im, err := openFrozen(func(ro bool) (*Image, error) { return OpenPath(parent, Options{ReadOnly: ro}, FileOptions{}) })
 	if err != nil {
 		return err
-	}
-	if !im.hdr.LogGUID.IsZero() {
-		if err := im.Close(); err != nil {
-			return err
-		}
-		if im, err = OpenPath(parent, Options{}, FileOptions{}); err != nil {
-			return err
-		}
 	}
 	defer im.Close()
 	if o.ParentPaths == nil {
@@ -167,11 +159,8 @@ func SnapshotPath(parent, child string, o SnapshotOptions) error {
 			return err
 		}
 	}
-	if o.LogSize == 0 {
-		o.LogSize = int64(im.hdr.LogLength)
-	}
 	return newFile(child, func(b *File) error {
-		err := Create(b, CreateOptions{Parent: im, ParentPaths: o.ParentPaths, BlockSize: o.BlockSize, LogSize: o.LogSize, Creator: o.Creator})
+		err := im.createChild(b, &o)
 		if err == nil {
 			err = syncDir(filepath.Dir(child))
 		}

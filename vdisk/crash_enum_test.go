@@ -1,17 +1,21 @@
 package vdisk
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"flag"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"slices"
+	"strconv"
 	"testing"
 )
 
 var (
 	crashOperations = flag.Int("crash-operations", 2, "visit the crash states of runs of so many operations; from 3 on every recent write is torn, not only the last")
-	crashSample     = flag.Int("crash-sample", 14, "of one in so many of these runs")
+	crashSample     = flag.Int("crash-sample", 5, "of one in so many of these runs, and all with snapshots")
 )
 
 // A crashSetup is the ground that short runs are made on.
@@ -115,19 +119,29 @@ const (
 	sectionBytes = 12*mib + 8*kib
 )
 
-// A shortRun knows which stamps each 512 bytes may bear; the last is the newest.
+// shortMay says what a disk may hold: which sizes it may have, and which stamps each
+// 512 bytes may bear. The last of each is the newest.
+type shortMay struct {
+	sizes []int64
+	may   [shortBlocks][shortWindow / 512][]byte
+}
+
+// A shortRun knows what its disk may hold after a crash.
 type shortRun struct {
 	crashSetup
 	parentDisk *Memory
 	stamp      byte
-	sizes      []int64
-	may        [shortBlocks][shortWindow / 512][]byte
-	split      bool
-	flying     [2]int     // block and part of the write in flight, when split
-	collapsed  func()     // the lists became shorter
-	got        shortBytes // for check, which runs in the midst of a write
-	data       [4096]byte
-	checks     int
+	shortMay
+	// Of the files that a run makes, each the child of the one before it, top
+	// is the disk; what the others hold is known, if it is to be looked at.
+	top       int
+	frozen    []shortMay
+	split     bool
+	flying    [2]int     // block and part of the write in flight, when split
+	collapsed func()     // the lists became shorter
+	got       shortBytes // for check, which runs in the midst of a write
+	data      [4096]byte
+	checks    *int // over all runs
 }
 
 // shortBytes is what a reader finds: of each block the window and the last 4 KiB.
@@ -142,7 +156,7 @@ func (s *shortRun) place(k int) int64 {
 	return []int64{512, 3072, 2048}[k]
 }
 
-func (s *shortRun) write(im *Image, kind Kind, block, part int) error {
+func (s *shortRun) write(d Disk, kind Kind, block, part int) error {
 	s.stamp++
 	for i := range s.data {
 		s.data[i] = s.stamp
@@ -156,7 +170,7 @@ func (s *shortRun) write(im *Image, kind Kind, block, part int) error {
 	if s.sector == 512 {
 		bufs = [][]byte{s.data[:1024], s.data[1024:]}
 	}
-	return run(im, &Request{Kind: kind, Offset: int64(block)*mib + off, Buffers: bufs})
+	return run(d, &Request{Kind: kind, Offset: int64(block)*mib + off, Buffers: bufs})
 }
 
 func (s *shortRun) zeroed(block int) {
@@ -189,18 +203,36 @@ func (s *shortRun) resized(err error) error {
 	return err
 }
 
-func (s *shortRun) open(b Backing, ro bool) (*Image, error) {
-	o := Options{ReadOnly: ro}
+// open opens file i of those in bs.
+func (s *shortRun) open(bs []Backing, i int, ro bool) (*Image, error) {
+	b, o := bs[i], s.options(bs)
+	o.ReadOnly = ro
 	if s.section {
 		var err error
 		if b, err = NewSection(b, 0, sectionBytes); err != nil {
 			return nil, err
 		}
 	}
-	if s.parent {
-		o.Parent = func([]ParentPath) (Backing, error) { return s.parentDisk, nil }
-	}
 	return Open(b, o)
+}
+
+// options find parents by their place in bs; who names none is the child of parentDisk.
+func (s *shortRun) options(bs []Backing) Options {
+	return Options{Parent: func(paths []ParentPath) (Backing, error) {
+		if len(paths) == 0 {
+			return s.parentDisk, nil
+		}
+		i, err := strconv.Atoi(paths[0].Path)
+		return bs[i], err
+	}}
+}
+
+func backings(ms []*Memory) []Backing {
+	bs := make([]Backing, len(ms))
+	for i, m := range ms {
+		bs[i] = m
+	}
+	return bs
 }
 
 // read fills s.got with what im holds.
@@ -221,50 +253,61 @@ func (s *shortRun) read(im *Image) error {
 }
 
 // check opens what a crash left, and looks at every sector.
-func (s *shortRun) check(m *Memory) error {
-	s.checks++
-	im, err := s.open(m, s.checks%2 == 0)
+func (s *shortRun) check(ms []*Memory) error {
+	*s.checks++
+	im, err := s.open(backings(ms), s.top, *s.checks%2 == 0)
 	if err != nil {
 		return err
 	}
-	found := false
-	for _, size := range s.sizes {
-		found = found || size == im.Size()
+	if err := s.compare(im, &s.shortMay); err != nil {
+		return err
 	}
-	if !found {
-		return fmt.Errorf("the disk has %d bytes; it may have %v", im.Size(), s.sizes)
+	for i := range s.frozen {
+		if *s.checks/2%4 != 0 {
+			continue
+		}
+		below, err := s.open(backings(ms), i, true)
+		if err == nil {
+			err = s.compare(below, &s.frozen[i])
+		}
+		if err != nil {
+			return fmt.Errorf("file %d of %d: %w", i, len(ms), err)
+		}
+	}
+	if *s.checks%128 == 0 {
+		return s.secondLife(ms)
+	}
+	return nil
+}
+
+// compare looks at every sector that runs write to, and some beside them.
+func (s *shortRun) compare(im *Image, want *shortMay) error {
+	if !slices.Contains(want.sizes, im.Size()) {
+		return fmt.Errorf("the disk has %d bytes; it may have %v", im.Size(), want.sizes)
 	}
 	if err := s.read(im); err != nil {
 		return err
 	}
 	for b := range im.Size() / mib {
-		for i, may := range s.may[b] {
+		for i, may := range want.may[b] {
 			p := s.got[b][i*512:][:512]
-			for _, c := range p {
-				if c != p[0] {
-					return fmt.Errorf("512 bytes at %d of block %d are torn", i*512, b)
-				}
+			if !bytes.Equal(p[1:], p[:511]) {
+				return fmt.Errorf("512 bytes at %d of block %d are torn", i*512, b)
 			}
-			if !containsByte(may, p[0]) {
+			if bytes.IndexByte(may, p[0]) < 0 {
 				return fmt.Errorf("512 bytes at %d of block %d bear %d; they may bear %d", i*512, b, p[0], may)
 			}
 		}
-		want := byte(0)
+		end := byte(0)
 		if s.parent && b < 2 {
-			want = s.may[b][shortWindow/512-1][0] // nobody writes there
-			if l := s.may[b][shortWindow/512-1]; !containsByte(l, s.got[b][shortWindow]) {
-				return fmt.Errorf("the end of block %d bears %d; it may bear %d", b, s.got[b][shortWindow], l)
-			}
-			want = s.got[b][shortWindow]
-		}
-		for _, c := range s.got[b][shortWindow:] {
-			if c != want {
-				return fmt.Errorf("the end of block %d bears %d, not %d", b, c, want)
+			end = s.got[b][shortWindow]
+			if l := want.may[b][shortWindow/512-1]; bytes.IndexByte(l, end) < 0 { // nobody writes there
+				return fmt.Errorf("the end of block %d bears %d; it may bear %d", b, end, l)
 			}
 		}
-	}
-	if s.checks%64 == 0 {
-		return s.secondLife(m)
+		if p := s.got[b][shortWindow:]; p[0] != end || !bytes.Equal(p[1:], p[:len(p)-1]) {
+			return fmt.Errorf("the end of block %d bears %d and more, not %d", b, p[0], end)
+		}
 	}
 	return nil
 }
@@ -278,8 +321,8 @@ var lifeStamps = func() (b [4096]byte) {
 
 // secondLife goes on with an image after a crash: what was there stays, a new write
 // comes to it, and nothing is found to be damaged.
-func (s *shortRun) secondLife(m *Memory) error {
-	im, err := s.open(m, false)
+func (s *shortRun) secondLife(ms []*Memory) error {
+	im, err := s.open(backings(ms), s.top, false)
 	if err != nil {
 		return err
 	}
@@ -294,7 +337,9 @@ func (s *shortRun) secondLife(m *Memory) error {
 	if err := im.Flush(); err != nil {
 		return err
 	}
-	if im, err = s.open(m.Snapshot(), true); err != nil { // once more as after a crash
+	bs := backings(ms)
+	bs[s.top] = ms[s.top].Snapshot()
+	if im, err = s.open(bs, s.top, true); err != nil { // once more as after a crash
 		return err
 	}
 	if err := s.read(im); err != nil {
@@ -307,41 +352,49 @@ func (s *shortRun) secondLife(m *Memory) error {
 			}
 		}
 	}
-	var b Backing = m
-	if s.section {
-		if b, err = NewSection(m, 0, sectionBytes); err != nil {
+	for i := range s.top + 1 {
+		b := bs[i]
+		if s.section {
+			if b, err = NewSection(b, 0, sectionBytes); err != nil {
+				return err
+			}
+		}
+		list, err := Check(b, s.options(bs))
+		if err != nil {
 			return err
 		}
-	}
-	list, err := Check(b, Options{Parent: func([]ParentPath) (Backing, error) { return s.parentDisk, nil }})
-	if err != nil {
-		return err
-	}
-	for _, f := range list {
-		if f.Damage {
-			return fmt.Errorf("after the crash: %v", f)
+		for _, f := range list {
+			if f.Damage {
+				return fmt.Errorf("after the crash, in file %d: %v", i, f)
+			}
 		}
 	}
 	return nil
 }
 
-func containsByte(b []byte, c byte) bool {
-	for _, x := range b {
-		if x == c {
-			return true
-		}
-	}
-	return false
+// A shortGround is what all runs of a setup begin with.
+type shortGround struct {
+	crashSetup
+	disk, parentDisk *Memory
+	may              [shortBlocks]byte
+	checks, ticks    int
 }
 
-// newShortRun makes the image that a run begins with.
-func newShortRun(t *testing.T, setup crashSetup) (*shortRun, *crashDisk) {
-	t.Helper()
-	s := &shortRun{crashSetup: setup, sizes: []int64{2 * mib}}
-	create := CreateOptions{Size: 2 * mib, BlockSize: mib, LogicalSector: int(setup.sector)}
+// run makes one ready to begin.
+func (g *shortGround) run() (*shortRun, *crashDisk) {
+	s := &shortRun{crashSetup: g.crashSetup, parentDisk: g.parentDisk, checks: &g.checks, shortMay: shortMay{sizes: []int64{2 * mib}}}
 	for b := range s.may {
-		s.zeroed(b)
+		for i := range s.may[b] {
+			s.may[b][i] = []byte{g.may[b]}
+		}
 	}
+	return s, &crashDisk{Memory: g.disk.Snapshot(), durable: g.disk.Snapshot()}
+}
+
+func newShortGround(t *testing.T, setup crashSetup) *shortGround {
+	t.Helper()
+	s := &shortGround{crashSetup: setup}
+	create := CreateOptions{Size: 2 * mib, BlockSize: mib, LogicalSector: int(setup.sector)}
 	if setup.parent {
 		s.parentDisk = NewMemory()
 		if err := Create(s.parentDisk, create); err != nil {
@@ -359,9 +412,7 @@ func newShortRun(t *testing.T, setup crashSetup) (*shortRun, *crashDisk) {
 			if _, err := p.WriteAt(buf, int64(b)*mib); err != nil {
 				t.Fatal(err)
 			}
-			for i := range s.may[b] {
-				s.may[b][i] = []byte{byte(200 + b)}
-			}
+			s.may[b] = byte(200 + b)
 		}
 		create.Parent = p
 		defer p.Close()
@@ -387,142 +438,27 @@ func newShortRun(t *testing.T, setup crashSetup) (*shortRun, *crashDisk) {
 	if err := Create(b, create); err != nil {
 		t.Fatal(err)
 	}
-	return s, &crashDisk{Memory: m, durable: m.Snapshot()}
-}
-
-// A crashWalk visits the crash states of one run.
-type crashWalk struct {
-	s      *shortRun
-	d      *crashDisk
-	what   func() string
-	seen   int // of d.since, whose subsets were visited; -1 for none, not even the empty one
-	states int
-	deep   int   // during replays
-	err    error // the first; nothing is visited after it
-}
-
-func (w *crashWalk) failed(format string, args ...any) {
-	if w.err == nil {
-		w.err = fmt.Errorf("%s, cut at event %d%w", w.what(), w.d.events, fmt.Errorf(format, args...))
-	}
-}
-
-const crashRecent = 6 // of what was not flushed, all subsets of the last so many
-
-// event visits what the medium may hold now, but for what it visited at the event
-// before: every subset of what was not flushed, all of it in reverse, and the last of
-// it torn at each 512 bytes.
-func (w *crashWalk) event() {
-	since := w.d.since
-	n := min(len(since), crashRecent)
-	old, recent := since[:len(since)-n], since[len(since)-n:]
-	for set := range 1 << n {
-		ws := append([]*pendingWrite(nil), old...)
-		fresh := w.seen < 0
-		for i := range n {
-			if set>>i&1 != 0 {
-				ws = append(ws, recent[i])
-				fresh = fresh || len(old)+i >= w.seen
-			}
-		}
-		if !fresh {
-			continue
-		}
-		w.visit(ws)
-		if set != 1<<n-1 || n == 0 {
-			continue
-		}
-		for i := len(ws) - 1; i >= 0 && (i == len(ws)-1 || *crashOperations > 2 && i >= len(old)); i-- {
-			whole := ws[i]
-			for k := 512; k < len(whole.data); k += max(512, len(whole.data)/16/512*512) {
-				ws[i] = &pendingWrite{off: whole.off, data: whole.data[:k]}
-				w.visit(ws)
-				if *crashOperations > 2 {
-					ws[i] = &pendingWrite{off: whole.off + int64(k), data: whole.data[k:]}
-					w.visit(ws)
-				}
-			}
-			ws[i] = whole
-		}
-		if len(old) > 0 {
-			w.visit(nil)
-		}
-		for i, j := 0, len(ws)-1; i < j; i, j = i+1, j-1 {
-			ws[i], ws[j] = ws[j], ws[i]
-		}
-		if n > 1 {
-			w.visit(ws)
-		}
-	}
-	w.seen = len(since)
-}
-
-func (w *crashWalk) visit(ws []*pendingWrite) {
-	if w.err != nil {
-		return
-	}
-	m := w.d.durable.Snapshot()
-	for _, p := range ws {
-		p.apply(m)
-	}
-	w.states++
-	if w.states%64 == 0 {
-		w.duringReplay(m, 3)
-	}
-	if err := w.s.check(m); err != nil {
-		w.failed(": %w", err)
-	}
-}
-
-// duringReplay opens m, and cuts that off too: after each event nothing, all, or half
-// of the last of what was not flushed is there. From one of these states it goes on
-// in the same way.
-func (w *crashWalk) duringReplay(m *Memory, depth int) {
-	d := &crashDisk{Memory: m.Snapshot(), durable: m.Snapshot()}
-	var cuts []*Memory
-	d.onEvent = func(d *crashDisk) {
-		if len(d.since) == 0 {
-			cuts = append(cuts, d.durable.Snapshot())
-			return
-		}
-		last := d.since[len(d.since)-1]
-		half := d.durable.Snapshot()
-		if len(last.data) > 512 {
-			(&pendingWrite{off: last.off, data: last.data[:len(last.data)/1024*512]}).apply(half)
-		} else {
-			last.apply(half)
-		}
-		cuts = append(cuts, d.durable.Snapshot(), d.Memory.Snapshot(), half)
-	}
-	if _, err := w.s.open(d, false); err != nil {
-		w.failed(": %w", err)
-	}
-	for i, c := range cuts {
-		w.states++
-		w.deep++
-		if depth > 1 && i == w.states%len(cuts) {
-			w.duringReplay(c, depth-1)
-		}
-		if err := w.s.check(c); err != nil {
-			w.failed(" and then in a replay, state %d of %d, %d more to come: %w", i, len(cuts), depth-1, err)
-		}
-	}
+	s.disk = m
+	return s
 }
 
 // shortCrashes visits the crash states of one run, or answers none if the run can
-// not be.
-func shortCrashes(t *testing.T, setup crashSetup, prefix, run []int) (states, deep int) {
+// not be. Those of the first operations, known of them, are left to another run.
+func shortCrashes(t *testing.T, ground *shortGround, prefix, run []int, known int) (states, deep int) {
 	t.Helper()
-	s, d := newShortRun(t, setup)
+	s, d := ground.run()
 	s.collapsed = func() {}
-	im, err := s.open(d, false)
+	im, err := s.open([]Backing{d}, 0, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	name := ""
-	w := &crashWalk{s: s, d: d, seen: -1, what: func() string {
-		return fmt.Sprintf("%s: %v after %v, during %q", setup.name, run, prefix, name)
-	}}
+	w := &crashWalk{
+		disks: []*crashDisk{d}, visited: map[uint64]bool{}, ticks: &ground.ticks, every: 64, depth: 3,
+		look: s.check,
+		goOn: func(bs []Backing) error { _, err := s.open(bs, 0, false); return err },
+		what: func() string { return fmt.Sprintf("%s: %v after %v, during %q", s.name, run, prefix, name) },
+	}
 	inside := false
 	d.inFlight = func(d *crashDisk, off int64) {
 		im.commit.mu.Lock()
@@ -546,10 +482,10 @@ func shortCrashes(t *testing.T, setup crashSetup, prefix, run []int) (states, de
 			t.Fatal(err)
 		}
 	}
-	s.collapsed = func() { w.seen = -1 }
+	s.collapsed = w.expect
 	d.onEvent = func(d *crashDisk) { w.event() }
-	for _, o := range run {
-		name = shortOps[o].name
+	for i, o := range run {
+		name, w.known = shortOps[o].name, i < known
 		switch err := shortOps[o].run(im, s); err {
 		case nil:
 		case errSkip:
@@ -561,7 +497,7 @@ func shortCrashes(t *testing.T, setup crashSetup, prefix, run []int) (states, de
 			t.Fatalf("%s: %v", w.what(), err)
 		}
 	}
-	name = "close"
+	name, w.known = "close", false
 	if err := im.Close(); err != nil && err != io.EOF {
 		t.Fatal(err)
 	}
@@ -573,33 +509,52 @@ func shortCrashes(t *testing.T, setup crashSetup, prefix, run []int) (states, de
 	return w.states, w.deep
 }
 
+// crashRuns calls f for one in sample of all runs of n of so many operations. Another
+// run began with the first known of them.
+func crashRuns(rng *rand.Rand, sample, ops, n int, f func(run []int, known int)) {
+	run, seen := make([]int, n), map[string]bool{}
+	for i := 0; i < n; {
+		if rng.IntN(sample) == 0 {
+			known := 0
+			for k := range n {
+				if key := fmt.Sprint(run[:k+1]); seen[key] {
+					known = k + 1
+				} else {
+					seen[key] = true
+				}
+			}
+			f(run, known)
+		}
+		for i = 0; i < n; i++ {
+			if run[i]++; run[i] < ops {
+				break
+			}
+			run[i] = 0
+		}
+	}
+}
+
 // At every event of every run of a few operations, every subset of what was not
 // flushed is on the medium; crashes during the replay after it come on top.
 func TestEveryCrashOfShortRuns(t *testing.T) {
 	t.Parallel()
 	states, deep, runs := 0, 0, 0
+	rng := rand.New(rand.NewPCG(1, 2))
 	for _, setup := range crashSetups {
-		mine := 0
+		mine, ground := 0, newShortGround(t, setup)
 		for _, prefix := range shortPrefixes {
-			run := make([]int, *crashOperations)
-			for i := 0; i < len(run); {
-				if runs++; runs%*crashSample == 0 {
-					n, k := shortCrashes(t, setup, prefix, run)
-					mine += n
-					deep += k
-				}
-				for i = 0; i < len(run); i++ {
-					if run[i]++; run[i] < len(shortOps) {
-						break
-					}
-					run[i] = 0
-				}
-			}
+			crashRuns(rng, *crashSample, len(shortOps), *crashOperations, func(run []int, known int) {
+				n, k := shortCrashes(t, ground, prefix, run, known)
+				runs++
+				mine += n
+				deep += k
+			})
 		}
 		t.Logf("%s: %d states", setup.name, mine)
 		states += mine
 	}
-	t.Logf("%d crash states opened and compared, %d of them in the midst of replays", states, deep)
+	crashStates.Add(int64(states))
+	t.Logf("%d crash states of %d runs opened and compared, %d of them in the midst of replays", states, runs, deep)
 	if states < 10000 {
 		t.Errorf("only %d crash states were visited", states)
 	}

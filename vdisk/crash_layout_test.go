@@ -226,6 +226,7 @@ func layoutCrashes(t *testing.T, seed uint64) (states int) {
 }
 
 func TestEveryCrashOfAReshapeLeavesOldOrNew(t *testing.T) {
+	t.Parallel()
 	states, seeds := 0, uint64(6)
 	if *crashOperations > 2 {
 		seeds = 300

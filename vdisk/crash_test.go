@@ -15,6 +15,8 @@ type crashDisk struct {
 	durable *Memory         // as of the last flush
 	since   []*pendingWrite // issued after it, or before it and not completed then
 	events  int
+	clock   *int               // of events, shared with other disks
+	sum     uint64             // how durable's contents have changed; see pendingWrite.apply
 	onEvent func(d *crashDisk) // before each write, truncation and flush
 	// inFlight, if set, is called while a write is on its way: a flush that
 	// begins now does not cover it.
@@ -27,19 +29,30 @@ type pendingWrite struct {
 	truncate bool // to off
 	trim     int64
 	flying   bool
+	seq      int // by the clock, if there is one
 }
 
 func (d *crashDisk) event() {
 	d.events++
+	if d.clock != nil {
+		*d.clock++
+	}
 	if d.onEvent != nil {
 		d.onEvent(d)
 	}
 }
 
+func (d *crashDisk) issue(w *pendingWrite) {
+	if d.clock != nil {
+		w.seq = *d.clock
+	}
+	d.since = append(d.since, w)
+}
+
 func (d *crashDisk) WriteAt(p []byte, off int64) (int, error) {
 	d.event()
 	w := &pendingWrite{off: off, data: append([]byte(nil), p...)}
-	d.since = append(d.since, w)
+	d.issue(w)
 	if d.inFlight != nil {
 		w.flying = true
 		d.inFlight(d, off)
@@ -50,13 +63,13 @@ func (d *crashDisk) WriteAt(p []byte, off int64) (int, error) {
 
 func (d *crashDisk) Truncate(n int64) error {
 	d.event()
-	d.since = append(d.since, &pendingWrite{off: n, truncate: true})
+	d.issue(&pendingWrite{off: n, truncate: true})
 	return d.Memory.Truncate(n)
 }
 
 func (d *crashDisk) Trim(off, n int64) (bool, error) {
 	d.event()
-	d.since = append(d.since, &pendingWrite{off: off, trim: n})
+	d.issue(&pendingWrite{off: off, trim: n})
 	return d.Memory.Trim(off, n)
 }
 
@@ -68,13 +81,19 @@ func (d *crashDisk) Flush() error {
 			flying = append(flying, w)
 			continue
 		}
-		w.apply(d.durable)
+		d.sum += w.apply(d.durable)
 	}
 	d.since = flying
 	return nil
 }
 
-func (w *pendingWrite) apply(m *Memory) {
+// apply answers by how much the sum of all sectors' contents changes.
+func (w *pendingWrite) apply(m *Memory) (changed uint64) {
+	off, n := w.off, max(w.trim, int64(len(w.data)))
+	if w.truncate {
+		n = max(0, m.size-off)
+	}
+	changed = -m.sum(off, n)
 	switch {
 	case w.truncate:
 		m.Truncate(w.off)
@@ -83,6 +102,7 @@ func (w *pendingWrite) apply(m *Memory) {
 	default:
 		m.WriteAt(w.data, w.off)
 	}
+	return changed + m.sum(off, n)
 }
 
 // cut is the medium after a power cut now.

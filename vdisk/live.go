@@ -136,10 +136,7 @@ func (d *LiveDisk) snapshot(b Backing, o SnapshotOptions) error {
 		err = top.settle()
 	}
 	if err == nil {
-		if o.LogSize == 0 {
-			o.LogSize = int64(top.hdr.LogLength)
-		}
-		err = Create(b, CreateOptions{Parent: top, ParentPaths: o.ParentPaths, BlockSize: o.BlockSize, LogSize: o.LogSize, Creator: o.Creator})
+		err = top.createChild(b, &o)
 	}
 	if err != nil {
 		return errors.Join(err, b.Close())
@@ -162,6 +159,34 @@ func (d *LiveDisk) snapshot(b Backing, o SnapshotOptions) error {
 	top.ro = true
 	d.top = child
 	return nil
+}
+
+// createChild makes a durable, empty child in b.
+func (im *Image) createChild(b Backing, o *SnapshotOptions) error {
+	c := CreateOptions{Parent: im, ParentPaths: o.ParentPaths, BlockSize: o.BlockSize, LogSize: o.LogSize, Creator: o.Creator}
+	if c.LogSize == 0 {
+		c.LogSize = int64(im.hdr.LogLength)
+	}
+	return Create(b, c)
+}
+
+// openFrozen opens, read-only, an image that nobody writes to, and makes sure that its
+// log is not needed: it is replayed for good.
+func openFrozen(open func(readOnly bool) (*Image, error)) (*Image, error) {
+	im, err := open(true)
+	if err != nil || im.hdr.LogGUID.IsZero() {
+		return im, err
+	}
+	if err := im.Close(); err != nil {
+		return nil, err
+	}
+	if im, err = open(false); err != nil {
+		return nil, err
+	}
+	if err := im.Close(); err != nil {
+		return nil, err
+	}
+	return open(true)
 }
 
 // settle makes the image as Close would leave it, with nothing under way. A later

@@ -88,7 +88,10 @@ func (m *Memory) WriteAt(p []byte, off int64) (int, error) {
 	m.size = max(m.size, off+int64(len(p)))
 	for i := 0; i < len(p); {
 		at, in := (off+int64(i))/memPage, (off+int64(i))%memPage
-		i += copy(m.own(at)[in:], p[i:])
+		q := p[i:min(len(p), i+int(memPage-in))]
+		if i += len(q); m.pages[at].data != nil || !allZero(q) {
+			copy(m.own(at)[in:], q)
+		}
 	}
 	return len(p), nil
 }

@@ -182,6 +182,7 @@ func TestCommitThatIsInterruptedCanBeRepeated(t *testing.T) {
 // At every moment of a commit, and of the one that repeats it, the power may go: the
 // child reads the same, and the next commit ends the work.
 func TestCommitSurvivesPowerCuts(t *testing.T) {
+	t.Parallel()
 	states := 0
 	for seed := range uint64(4) {
 		f := newFamily(t, seed, []int64{5 * mib, 7 * mib}[seed/2])

@@ -29,6 +29,7 @@ func readable(m *Memory, o Options) [][]byte {
 }
 
 func TestRepairKeepsWhatWasReadable(t *testing.T) {
+	t.Parallel()
 	for _, d := range damages {
 		t.Run(d.name, func(t *testing.T) {
 			p := newPatient(t, d.child)
@@ -115,6 +116,7 @@ func (p *patient) isMended(t *testing.T, before [][]byte, lost []int) {
 // A power cut at any moment of a repair leaves an image that the next one mends, and
 // in which everything that was readable still is.
 func TestRepairSurvivesPowerCuts(t *testing.T) {
+	t.Parallel()
 	states := 0
 	for k, d := range damages {
 		if !d.mends {

@@ -121,6 +121,7 @@ func TestUserItemsHaveLimits(t *testing.T) {
 
 // A crash while items change leaves the old ones or the new ones.
 func TestUserItemsSurvivePowerCuts(t *testing.T) {
+	t.Parallel()
 	p := newPatient(t, false)
 	rng := rand.New(rand.NewPCG(2, 14))
 	d := &crashDisk{Memory: p.Memory, durable: p.Memory.Snapshot()}
