@@ -274,6 +274,18 @@ func (s *shortRun) check(ms []*Memory) error {
 			return fmt.Errorf("file %d of %d: %w", i, len(ms), err)
 		}
 	}
+	if *s.checks/2%4 == 1 && s.top+1 < len(ms) {
+		// A child that is not the disk yet: none, or empty.
+		child, err := s.open(backings(ms), s.top+1, true)
+		if err == nil {
+			err = s.compare(child, &s.shortMay)
+		} else if errors.Is(err, ErrNotVHDX) || errors.Is(err, ErrTruncated) || errors.Is(err, ErrHeaders) || errors.Is(err, ErrParentChanged) {
+			err = nil
+		}
+		if err != nil {
+			return fmt.Errorf("a child that is not noted yet: %w", err)
+		}
+	}
 	if *s.checks%128 == 0 {
 		return s.secondLife(ms)
 	}
