@@ -26,7 +26,7 @@ type File struct{ Path, Name string }
 // imageName stands first in the Multiboot command line, as the loaders other than GRUB 2 put it.
 const imageName = "godwit.img"
 
-// GRUBModules is the part of GRUB that a disc needs.
+// grubModules is the part of GRUB that a disc needs.
 const grubModules = "multiboot linux iso9660 biosdisk normal part_msdos minicmd"
 
 // DiscTools is checked before a disc is written: the program and its Debian package.
