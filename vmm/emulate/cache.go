@@ -48,7 +48,8 @@ func (m *Emulator) fetch() (*entry, Outcome) {
 	}
 	code := page[lin&0xfff:]
 	e.in.reset(code[:min(len(code), maxLen)])
-	if m.decode(&e.in) == nil {
+	wrong := m.decode(&e.in)
+	if wrong == nil {
 		e.lin, e.cr3, e.key, e.valid = lin, d.cr3, key, true
 		e.code = code[:e.in.len]
 		e.in.nbytes = e.in.len
@@ -60,13 +61,14 @@ func (m *Emulator) fetch() (*entry, Outcome) {
 	// The instruction may cross the page: take both parts, and do not keep it.
 	m.odd.in.reset(code)
 	next, o := m.codePage(lin+uint64(len(code)), &m.odd.path)
-	if o == Done {
+	switch {
+	case o == Done:
 		n := copy(m.odd.in.bytes[len(code):], next[:])
 		m.odd.in.nbytes += uint8(n)
 		if m.decode(&m.odd.in) == nil {
 			return &m.odd, Done
 		}
-	} else if len(code) < 1 {
+	case wrong == errCut: // another processor has changed the tables since: as the fetch would end now
 		return nil, o
 	}
 	return m.slow(&m.odd)

@@ -2,6 +2,7 @@ package emulate
 
 import (
 	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
@@ -17,7 +18,7 @@ type rig struct {
 	v    *fakecpu.VCPU
 	ram  []byte
 	reg  uint64 // the device's only register
-	acc  []string
+	acc  []span // of RAM, that Wrote told of
 	in   []uint32
 	out  []uint32
 	size []int
@@ -25,13 +26,15 @@ type rig struct {
 
 const ramSize = 1 << 20
 
+type span struct{ gpa, n uint64 }
+
 func (r *rig) Page(gpa uint64) *[4096]byte {
 	if gpa >= ramSize {
 		return nil
 	}
 	return (*[4096]byte)(r.ram[gpa:])
 }
-func (r *rig) Wrote(gpa, n uint64) { r.acc = append(r.acc, "wrote") }
+func (r *rig) Wrote(gpa, n uint64) { r.acc = append(r.acc, span{gpa, n}) }
 func (r *rig) ReadMMIO(gpa uint64, b []byte) {
 	var v [8]byte
 	le.PutUint64(v[:], r.reg)
@@ -280,6 +283,33 @@ func TestStringIO(t *testing.T) {
 	r.v.Regs().RIP = codeLin + 1
 	if o := r.StringIO(OpINS); o != Done || r.v.Regs().RIP != codeLin+4 {
 		t.Errorf("empty: %v RIP %#x", o, r.v.Regs().RIP)
+	}
+}
+
+// A migration sends the pages that Wrote names, page tables too.
+func TestEveryChangeOfRAMIsTold(t *testing.T) {
+	r := longRig().code(0xf3, 0x6d) // rep insd
+	g := &r.v.Regs().GPR
+	g[vcpu.RDI], g[vcpu.RCX], r.in = 0x51ffa, 3, []uint32{1, 0x22222222, 3}
+	before := bytes.Clone(r.ram)
+	if o := r.StringIO(OpINS); o != Done {
+		t.Fatal(o)
+	}
+	for i := range r.ram {
+		told := slices.ContainsFunc(r.acc, func(s span) bool { return uint64(i)-s.gpa < s.n })
+		if r.ram[i] != before[i] && !told {
+			t.Errorf("%#x has become %#x, and nobody was told", i, r.ram[i])
+		}
+	}
+}
+
+func TestFetchAcrossAPagesEndFaultsOnTheSecond(t *testing.T) {
+	r := longRig()
+	copy(r.ram[codeLin+0xffe:], []byte{0x8b, 0x05, 0, 0, 0, 0}) // mov eax, [rip]
+	le.PutUint64(r.ram[0x4000+0x41*8:], 0)
+	r.v.Regs().RIP = codeLin + 0xffe
+	if o := r.MMIO(devGPA); o != Fault || r.Fault.Vector != vcpu.VecPF || r.Fault.CR2 != codeLin+0x1000 || r.Fault.Error != pfI {
+		t.Errorf("%v %+v %v", o, r.Fault, r.Err)
 	}
 }
 

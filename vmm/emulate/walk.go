@@ -43,6 +43,7 @@ type path struct {
 	n     uint8
 	wide  bool // 8-byte entries
 	at    [5]*byte
+	gpa   [5]uint64
 	value [5]uint64
 }
 
@@ -57,10 +58,10 @@ func (p *path) same() bool {
 	return true
 }
 
-func (p *path) add(page *[4096]byte, off uint64) uint64 {
+func (p *path) add(page *[4096]byte, table, off uint64) uint64 {
 	b := &page[off]
 	v := loadEntry(b, p.wide)
-	p.at[p.n], p.value[p.n] = b, v
+	p.at[p.n], p.gpa[p.n], p.value[p.n] = b, table+off, v
 	p.n++
 	return v
 }
@@ -105,7 +106,7 @@ func (m *Emulator) translate(lin uint64, a access, p *path) (gpa uint64, o Outco
 			return 0, m.tableOutside(table)
 		}
 		i := lin >> (12 + 9*(level-1)) & 0x1ff * 8
-		e := p.add(page, off+i)
+		e := p.add(page, table, off+i)
 		off = 0
 		if e&pteP == 0 {
 			return 0, m.pageFault(lin, a, 0)
@@ -138,7 +139,7 @@ func (m *Emulator) translate32(lin uint64, a access, p *path) (uint64, Outcome) 
 		if page == nil {
 			return 0, m.tableOutside(table)
 		}
-		e := p.add(page, lin>>(12+10*(level-1))&0x3ff*4)
+		e := p.add(page, table, lin>>(12+10*(level-1))&0x3ff*4)
 		if e&pteP == 0 {
 			return 0, m.pageFault(lin, a, 0)
 		}
@@ -183,18 +184,17 @@ func (m *Emulator) allowed(rights uint64, nx bool, a access) bool {
 // the processor's own walk does.
 func (m *Emulator) mark(p *path, a access) {
 	for i := range p.n {
-		if !p.wide || p.n > 0 {
-			want := uint64(pteA)
-			if a == store && i == p.n-1 {
-				want |= pteD
-			}
-			if m.mode.efer&eferLMA == 0 && p.wide && i == 0 {
-				continue // PAE's PDPTEs have neither
-			}
-			if p.value[i]&want != want {
-				orEntry(p.at[i], uint32(want))
-				p.value[i] |= want
-			}
+		want := uint64(pteA)
+		if a == store && i == p.n-1 {
+			want |= pteD
+		}
+		if m.mode.efer&eferLMA == 0 && p.wide && i == 0 {
+			continue // PAE's PDPTEs have neither
+		}
+		if p.value[i]&want != want {
+			orEntry(p.at[i], uint32(want))
+			p.value[i] |= want
+			m.bus.Wrote(p.gpa[i], 4)
 		}
 	}
 }
