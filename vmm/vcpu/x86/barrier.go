@@ -4,8 +4,8 @@ package x86
 // in it before, and can not steer what comes after.
 //
 // References: Intel, "Speculative Execution Side Channel Mitigations" (336996), "L1
-// Terminal Fault" and "Microarchitectural Data Sampling" guidance; SDM vol. 4, table
-// 2-2; AMD, "Indirect Branch Control Extension" (111006-B).
+// Terminal Fault", "Microarchitectural Data Sampling", "TSX Asynchronous Abort", "MMIO
+// Stale Data" and "Register File Data Sampling" guidance; SDM vol. 4, table 2-2; AMD, "Indirect Branch Control Extension" (111006-B).
 type Barriers struct {
 	// Prediction: IBPB exists. It is made where a CPU turns to another VCPU, so that
 	// what one has taught the branch predictor does not lead the next.
@@ -13,7 +13,8 @@ type Barriers struct {
 	// L1D: the level 1 data cache is to be flushed before a guest is entered, because
 	// the guest may read it through page table entries that are not present (L1TF).
 	L1D bool
-	// Buffers: VERW before an entry overwrites the fill, store and load buffers (MDS).
+	// Buffers: VERW before an entry overwrites what a guest could sample: fill, store and
+	// load buffers (MDS, also through aborted transactions or MMIO), register files.
 	Buffers bool
 }
 
@@ -32,7 +33,10 @@ const (
 	capRDCLNo    = 1 << 0 // neither Meltdown nor L1TF
 	capSkipL1D   = 1 << 3 // the hypervisor need not flush: it is nested, and another does
 	capMDSNo     = 1 << 5
+	capTAANo     = 1 << 8  // nor can an aborted transaction read the buffers
 	capFBClear   = 1 << 17 // VERW also clears what MMIO leaves in fill buffers
+	capRFDSClear = 1 << 28 // VERW also clears register files, which need it
+	leaf7RTM     = 1 << 11 // EBX
 	leaf7Clear   = 1 << 10 // EDX: MD_CLEAR
 	leaf7IBPB    = 1 << 26
 	leaf7L1D     = 1 << 28
@@ -49,13 +53,14 @@ func FindBarriers(cpuid func(leaf, sub uint32) (a, b, c, d uint32), rdmsr func(u
 	if top, _, _, _ := cpuid(0, 0); top < 7 {
 		return b
 	}
-	_, _, _, d := cpuid(7, 0)
+	_, ebx7, _, d := cpuid(7, 0)
 	b.Prediction = b.Prediction || d&leaf7IBPB != 0
 	caps := uint64(0)
 	if d&leaf7ArchCap != 0 {
 		caps, _ = rdmsr(MSRArchCapabilities)
 	}
 	b.L1D = d&leaf7L1D != 0 && caps&(capRDCLNo|capSkipL1D) == 0
-	b.Buffers = d&leaf7Clear != 0 && caps&capMDSNo == 0 || caps&capFBClear != 0
+	sampled := caps&capMDSNo == 0 || ebx7&leaf7RTM != 0 && caps&capTAANo == 0
+	b.Buffers = d&leaf7Clear != 0 && sampled || caps&(capFBClear|capRFDSClear) != 0
 	return b
 }

@@ -6,25 +6,28 @@ func TestBarriersAreThoseTheProcessorNeeds(t *testing.T) {
 	for _, c := range []struct {
 		name      string
 		top, edx7 uint32
-		amd       uint32
+		ebx7, amd uint32
 		caps      uint64
 		want      Barriers
 	}{
-		{"before all this", 0xd, 0, 0, 0, Barriers{}},
-		{"no leaf 7", 6, ^uint32(0), 0, 0, Barriers{}},
-		{"Skylake with microcode of 2018", 0x16, leaf7IBPB | leaf7L1D, 0, 0, Barriers{true, true, false}},
-		{"Skylake with microcode of 2019", 0x16, leaf7IBPB | leaf7L1D | leaf7Clear, 0, 0, Barriers{true, true, true}},
-		{"the same, nested under one that flushes", 0x16, leaf7IBPB | leaf7L1D | leaf7Clear | leaf7ArchCap, 0, capSkipL1D, Barriers{true, false, true}},
-		{"Cascade Lake", 0x16, leaf7IBPB | leaf7L1D | leaf7Clear | leaf7ArchCap, 0, capRDCLNo | capSkipL1D | capMDSNo, Barriers{Prediction: true}},
-		{"Ice Lake, for MMIO's sake", 0x1b, leaf7IBPB | leaf7L1D | leaf7Clear | leaf7ArchCap, 0, capRDCLNo | capMDSNo | capFBClear, Barriers{true, false, true}},
-		{"Zen", 0xd, 0, amdIBPB, 0, Barriers{Prediction: true}},
+		{"before all this", 0xd, 0, 0, 0, 0, Barriers{}},
+		{"no leaf 7", 6, ^uint32(0), 0, 0, 0, Barriers{}},
+		{"Skylake with microcode of 2018", 0x16, leaf7IBPB | leaf7L1D, 0, 0, 0, Barriers{true, true, false}},
+		{"Skylake with microcode of 2019", 0x16, leaf7IBPB | leaf7L1D | leaf7Clear, 0, 0, 0, Barriers{true, true, true}},
+		{"the same, nested under one that flushes", 0x16, leaf7IBPB | leaf7L1D | leaf7Clear | leaf7ArchCap, 0, 0, capSkipL1D, Barriers{true, false, true}},
+		{"Cascade Lake", 0x16, leaf7IBPB | leaf7L1D | leaf7Clear | leaf7ArchCap, 0, 0, capRDCLNo | capSkipL1D | capMDSNo, Barriers{Prediction: true}},
+		{"the same with transactions", 0x16, leaf7IBPB | leaf7L1D | leaf7Clear | leaf7ArchCap, leaf7RTM, 0, capRDCLNo | capSkipL1D | capMDSNo, Barriers{true, false, true}},
+		{"Cooper Lake", 0x16, leaf7IBPB | leaf7L1D | leaf7Clear | leaf7ArchCap, leaf7RTM, 0, capRDCLNo | capSkipL1D | capMDSNo | capTAANo, Barriers{Prediction: true}},
+		{"Alder Lake N", 0x20, leaf7IBPB | leaf7Clear | leaf7ArchCap, 0, 0, capRDCLNo | capSkipL1D | capMDSNo | capTAANo | capRFDSClear, Barriers{true, false, true}},
+		{"Ice Lake, for MMIO's sake", 0x1b, leaf7IBPB | leaf7L1D | leaf7Clear | leaf7ArchCap, 0, 0, capRDCLNo | capMDSNo | capFBClear, Barriers{true, false, true}},
+		{"Zen", 0xd, 0, 0, amdIBPB, 0, Barriers{Prediction: true}},
 	} {
 		got := FindBarriers(func(leaf, _ uint32) (a, b, cx, d uint32) {
 			switch leaf {
 			case 0:
 				return c.top, 0, 0, 0
 			case 7:
-				return 0, 0, 0, c.edx7
+				return 0, c.ebx7, 0, c.edx7
 			case 0x80000000:
 				return 0x80000008, 0, 0, 0
 			case 0x80000008:
