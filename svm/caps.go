@@ -111,7 +111,7 @@ func discover(cpuid cpuidFunc, rdmsr func(uint32) (uint64, bool), xgetbv func() 
 	}
 	s.xcr0 = xgetbv() & x86.XOffered
 	_, s.xsaveSize, _, _ = cpuid(0xd, 0)
-	if s.xsaveSize < 576 || s.xsaveSize > vcpu.XSAVEMax {
+	if s.xsaveSize < xsaveLeast || s.xsaveSize > vcpu.XSAVEMax {
 		return s, fmt.Errorf("svm: an XSAVE area of %d bytes (CPUID 0Dh) can not be", s.xsaveSize)
 	}
 	for i := uint32(2); i < 64; i++ {
@@ -120,7 +120,7 @@ func discover(cpuid cpuidFunc, rdmsr func(uint32) (uint64, bool), xgetbv func() 
 		}
 		size, off, _, _ := cpuid(0xd, i)
 		s.xoffset[i], s.xend[i] = off, off+size
-		if size == 0 || off < 576 || off+size < off || off+size > s.xsaveSize {
+		if size == 0 || off < xsaveLeast || off+size < off || off+size > s.xsaveSize {
 			return s, fmt.Errorf("svm: XSAVE component %d at %d+%d (CPUID 0Dh) does not fit the area of %d", i, off, size, s.xsaveSize)
 		}
 	}

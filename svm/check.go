@@ -142,17 +142,21 @@ func (v *VCPU) checkState(s *vcpu.State) error {
 	return checkXSAVE(s.XSAVE, b, pol.XCR0|1)
 }
 
-// checkXSAVE makes sure that XRSTOR, which runs in the host, can not fault.
+// xsaveLeast is an XSAVE area's legacy part and header (SDM vol. 1, 13.4).
+const xsaveLeast = 576
+
+// checkXSAVE makes sure that XRSTOR, which runs in the host, can not fault. The area may
+// be of a host with more components, as long as it does not hold one of those.
 func checkXSAVE(x []byte, b *Backend, allowed uint64) error {
-	if len(x) < 576 || uint64(len(x)) > uint64(b.xsaveSize) {
-		return fmt.Errorf("svm: an XSAVE area of %d bytes; 576 to %d fit", len(x), b.xsaveSize)
+	if len(x) < xsaveLeast || len(x) > vcpu.XSAVEMax {
+		return fmt.Errorf("svm: an XSAVE area of %d bytes; one has %d to %d", len(x), xsaveLeast, vcpu.XSAVEMax)
 	}
 	le := binary.LittleEndian
 	bv := le.Uint64(x[512:])
 	if bv&^allowed != 0 {
 		return fmt.Errorf("svm: XSAVE area with components %#x; the CPU model has %#x", bv, allowed)
 	}
-	for i := 520; i < 576; i++ {
+	for i := 520; i < xsaveLeast; i++ {
 		if x[i] != 0 {
 			return fmt.Errorf("svm: byte %d of the XSAVE area's header is not zero", i)
 		}

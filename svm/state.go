@@ -24,20 +24,28 @@ func (v *VCPU) Save(s *vcpu.State) {
 	s.NMIBlock = v.nmiBlocked
 	s.Pending = v.pending
 	s.PDPTE = v.pdptes()
-	n := int(v.space.b.xsaveSize)
-	if cap(s.XSAVE) < n {
-		s.XSAVE = make([]byte, n)
+	v.saveXSAVE(s)
+}
+
+// saveXSAVE: components that the host has and the CPU model lacks are switched too, to
+// keep the host's own from the guest. They are no part of its state: a host without
+// them takes it.
+func (v *VCPU) saveXSAVE(s *vcpu.State) {
+	b, model := v.space.b, v.space.cfg.CPUID.XCR0|1
+	n := uint32(xsaveLeast)
+	for i := uint(2); i < 64; i++ {
+		if model>>i&1 != 0 {
+			n = max(n, b.component(i))
+		}
 	}
-	s.XSAVE = s.XSAVE[:n]
-	copy(s.XSAVE, v.area.Data)
-	// Components that the host has and the CPU model lacks are switched too, to keep
-	// the host's own from the guest. They are no part of its state.
+	s.XSAVE = append(s.XSAVE[:0], v.area.Data[:n]...)
 	le := binary.LittleEndian
-	le.PutUint64(s.XSAVE[512:], le.Uint64(s.XSAVE[512:])&(v.space.cfg.CPUID.XCR0|1))
+	held := le.Uint64(s.XSAVE[512:]) & model
+	le.PutUint64(s.XSAVE[512:], held)
 	// What was never used in a component reads as its initial values.
 	for i := uint(2); i < 64; i++ {
-		if end := v.space.b.component(i); end != 0 && binary.LittleEndian.Uint64(s.XSAVE[512:])>>i&1 == 0 {
-			clear(s.XSAVE[v.space.b.xoffset[i]:end])
+		if from, end := b.xoffset[i], b.component(i); from < n && held>>i&1 == 0 {
+			clear(s.XSAVE[from:min(end, n)])
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package svm
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"math/rand/v2"
@@ -125,6 +126,42 @@ func TestStateSurvivesARoundTrip(t *testing.T) {
 	out.TSC, in.TSC = 0, 0 // a clock
 	if !reflect.DeepEqual(in, out) {
 		t.Errorf("loaded %+v\nsaved  %+v", in, out)
+	}
+}
+
+// The CPU model decides how large a state is, and not the host: a host with more state
+// components than the model's hands its guests to one without them, and the other way.
+func TestStateFitsEveryHostThatHasTheModel(t *testing.T) {
+	large := testSilicon
+	large.xcr0, large.xsaveSize = 0xe7, 2688
+	large.xoffset[5], large.xend[5] = 1088, 1152
+	large.xoffset[6], large.xend[6] = 1152, 1664
+	large.xoffset[7], large.xend[7] = 1664, 2688
+	wide, _, _ := newTestVCPU(t, large)
+	narrow, _, _ := newTestVCPU(t, testSilicon)
+	var s, in, out vcpu.State
+	longMode(&in)
+	in.XSAVE = append(in.XSAVE, make([]byte, 832-len(in.XSAVE))...)
+	in.XSAVE[512], in.XSAVE[600] = 7, 0x5a
+	for _, v := range []*VCPU{wide, narrow, wide} {
+		if err := v.Load(&in); err != nil {
+			t.Fatal(err)
+		}
+		v.Save(&out)
+		if !bytes.Equal(out.XSAVE, in.XSAVE) {
+			t.Errorf("a state of %d bytes, not the %d loaded", len(out.XSAVE), len(in.XSAVE))
+		}
+		in.XSAVE = bytes.Clone(out.XSAVE)
+	}
+	// As an area of all that a host has.
+	longMode(&s)
+	s.XSAVE = append(s.XSAVE, make([]byte, 2688-len(s.XSAVE))...)
+	if err := narrow.Load(&s); err != nil {
+		t.Error(err)
+	}
+	s.XSAVE[512] = 0xe7
+	if err := narrow.Load(&s); err == nil {
+		t.Error("components that the model lacks were taken")
 	}
 }
 
