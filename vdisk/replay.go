@@ -1,6 +1,9 @@
 package vdisk
 
-import "io"
+import (
+	"io"
+	"slices"
+)
 
 // A sequence is a run of log entries to be replayed, oldest first.
 type sequence struct {
@@ -148,13 +151,6 @@ func (l *logReader) findSequence(guid GUID) (s sequence, err error) {
 // maxOverlay bounds what a read-only opening keeps in memory of a log.
 const maxOverlay = 512 * mib
 
-// maxRanges bounds the ranges of zeroes in it, which every read looks through, and
-// maxWork what it takes to note them: pages looked at.
-const (
-	maxRanges = 1 << 14
-	maxWork   = 1 << 28
-)
-
 // maxGrowth is how much a replay may lengthen a file: more than any disk needs.
 const maxGrowth = 2 * maxDisk
 
@@ -191,43 +187,42 @@ func (im *Image) replay(size int64) error {
 			return ErrAbsurdSize.at(l.off+e.at, "a log entry writes up to %#x, far beyond the file's end %#x", e.end, size)
 		}
 	}
-	var target io.WriterAt = im.b
-	var o *overlay
-	if im.ro {
-		o = &overlay{Backing: im.b, pages: map[int64][]byte{}, size: end}
-		target = o
-	} else if err := im.begin(false); err != nil {
+	plan, err := l.plan(s, im.hdr.LogGUID, size, maxChanges)
+	if err != nil {
 		return err
-	} else if end > size {
+	}
+	if im.ro {
+		if len(plan.pages)*logSector > maxOverlay {
+			return ErrAbsurdSize.unsupported(l.off, "the log holds more changes than %d MiB; open the image for writing once", maxOverlay/mib)
+		}
+		o := &overlay{Backing: im.b, pages: map[int64][]byte{}, zeroes: plan.zeroes, size: end}
+		if err := plan.apply(&l, s, im.hdr.LogGUID, func(p []byte, off int64) error {
+			o.pages[off] = p
+			return nil
+		}); err != nil {
+			return err
+		}
+		im.b = o
+		return nil
+	}
+	if err := im.begin(false); err != nil {
+		return err
+	}
+	if end > size {
 		if err := im.b.Truncate(end); err != nil {
 			return err
 		}
 	}
-	written := size // beyond it all is zero
-	for _, e := range s.entries {
-		entry, _, ok, err := l.entry(e.at, im.hdr.LogGUID, true)
-		if err != nil {
+	for _, z := range plan.zeroes {
+		if err := zeroIn(im.b, z.off, z.n, true); err != nil {
 			return err
 		}
-		if !ok {
-			return ErrLog.at(l.off+e.at, "a log entry changed while it was being read")
-		}
-		for _, w := range entry.Writes {
-			if w.Data != nil {
-				written = max(written, w.Offset+logSector)
-			}
-			w.Zeroes = max(0, min(w.Zeroes, written-w.Offset))
-			if err := apply(target, w); err != nil {
-				return err
-			}
-		}
-		if o != nil && (len(o.pages)*logSector > maxOverlay || len(o.ranges) > maxRanges || o.work > maxWork) {
-			return ErrAbsurdSize.unsupported(l.off, "the log holds more changes than %d MiB and %d ranges of zeroes; open the image for writing once", maxOverlay/mib, maxRanges)
-		}
 	}
-	if o != nil {
-		im.b = o
-		return nil
+	if err := plan.apply(&l, s, im.hdr.LogGUID, func(p []byte, off int64) error {
+		_, err := im.b.WriteAt(p, off)
+		return err
+	}); err != nil {
+		return err
 	}
 	if err := im.b.Flush(); err != nil {
 		return err
@@ -239,67 +234,15 @@ func (im *Image) replay(size int64) error {
 	return im.writeHeaders(h)
 }
 
-func apply(t io.WriterAt, w logWrite) error {
-	if w.Data != nil {
-		_, err := t.WriteAt(w.Data, w.Offset)
-		return err
-	}
-	if z, ok := t.(*overlay); ok {
-		z.zero(w.Offset, w.Zeroes)
-		return nil
-	}
-	for off, n := w.Offset, w.Zeroes; n > 0; {
-		m := min(n, int64(len(zeroes)))
-		if _, err := t.WriteAt(zeroes[:m], off); err != nil {
-			return err
-		}
-		off, n = off+m, n-m
-	}
-	return nil
-}
-
 // An overlay is a backing seen through a log replayed in memory.
 type overlay struct {
 	Backing
 	size   int64
 	pages  map[int64][]byte // by offset
-	ranges []zeroRange      // zeroed before the pages that lie in them were written
-	work   int64
+	zeroes []zeroRange
 }
-
-type zeroRange struct{ off, n int64 }
 
 func (o *overlay) Size() (int64, error) { return o.size, nil }
-
-func (o *overlay) WriteAt(p []byte, off int64) (int, error) {
-	o.pages[off] = append([]byte(nil), p...)
-	return len(p), nil
-}
-
-func (o *overlay) zero(off, n int64) {
-	if n == 0 {
-		return
-	}
-	if n/logSector < int64(len(o.pages)) {
-		o.work += n / logSector
-		for at := off; at < off+n; at += logSector {
-			delete(o.pages, at)
-		}
-	} else {
-		o.work += int64(len(o.pages))
-		for at := range o.pages {
-			if at >= off && at < off+n {
-				delete(o.pages, at)
-			}
-		}
-	}
-	if k := len(o.ranges); k > 0 && off >= o.ranges[k-1].off && off <= o.ranges[k-1].off+o.ranges[k-1].n {
-		// It goes on where the last one ended, or lies in it.
-		o.ranges[k-1].n = max(o.ranges[k-1].n, off+n-o.ranges[k-1].off)
-		return
-	}
-	o.ranges = append(o.ranges, zeroRange{off, n})
-}
 
 func (o *overlay) ReadAt(p []byte, off int64) (int, error) {
 	if off >= o.size {
@@ -312,10 +255,15 @@ func (o *overlay) ReadAt(p []byte, off int64) (int, error) {
 	} else {
 		clear(q[got:])
 	}
-	for _, z := range o.ranges {
-		if lo, hi := max(z.off, off), min(z.off+z.n, off+n); lo < hi {
-			clear(q[lo-off : hi-off])
+	i, _ := slices.BinarySearchFunc(o.zeroes, off, func(z zeroRange, off int64) int {
+		if z.off+z.n <= off {
+			return -1
 		}
+		return 1
+	})
+	for ; i < len(o.zeroes) && o.zeroes[i].off < off+n; i++ {
+		z := o.zeroes[i]
+		clear(q[max(z.off, off)-off : min(z.off+z.n, off+n)-off])
 	}
 	for at := off &^ (logSector - 1); at < off+n; at += logSector {
 		if d := o.pages[at]; d != nil {

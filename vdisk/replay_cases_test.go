@@ -1,6 +1,7 @@
 package vdisk
 
 import (
+	"bytes"
 	"errors"
 	"math/rand/v2"
 	"slices"
@@ -194,30 +195,58 @@ func TestLoggedSizesAreWholeMiB(t *testing.T) {
 	}
 }
 
-// A log of nothing but ranges of zeroes does not make every read of a read-only
-// opening slow.
-func TestRangesOfZeroesAreBounded(t *testing.T) {
+// A backing that can not make holes.
+type solid struct{ Backing }
+
+func (solid) Trim(off, n int64) (bool, error) { return false, nil }
+
+// A log that zeroes the same ranges again and again costs each byte once, and one of
+// very many changes is refused by name.
+func TestRepeatedZeroesAreWrittenOnce(t *testing.T) {
 	l := newRandomLog()
 	l.plain()
-	var even, run []replaymodel.Write
-	for i := range uint64(maxRanges + 1000) {
+	var whole, even []replaymodel.Write
+	for i := range uint64(20000) {
+		whole = append(whole, logZeroes(3*mib, uint64(len(l.file))-3*mib-i%7*logSector))
 		even = append(even, logZeroes(3*mib+i%64*8*kib, logSector))
-		run = append(run, logZeroes(3*mib+i%256*logSector, logSector))
 	}
-	for _, c := range []struct {
-		writes []replaymodel.Write
-		want   error
-	}{{even, ErrAbsurdSize}, {run, nil}, {even[:maxRanges/2], nil}} {
+	for name, writes := range map[string][]replaymodel.Write{"whole": whole, "even": even} {
 		l.plain()
-		e := l.entryAt(0, 1, c.writes...)
+		e := l.entryAt(0, 1, writes...)
 		l.put(e.Encode(), 0)
 		m := NewMemory()
 		m.WriteAt(l.file, 0)
-		if _, err := openLog(m, true); !errors.Is(err, c.want) {
-			t.Errorf("%d descriptors: %v", len(c.writes), err)
+		if _, err := openLog(m, true); err != nil {
+			t.Errorf("%s, read-only: %v", name, err)
 		}
-		if _, err := openLog(m, false); err != nil {
-			t.Errorf("%d descriptors, for writing: %v", len(c.writes), err)
+		written, limit := int64(0), int64(len(l.file))+8*headerSize
+		if _, err := openLog(solid{&Faulty{m, func(op Op, _, n int64) error {
+			if op == OpWrite {
+				written += n
+			}
+			return nil
+		}}}, false); err != nil {
+			t.Errorf("%s, for writing: %v", name, err)
+		}
+		if written == 0 || written > limit {
+			t.Errorf("%s: %d bytes were written to a file of %d", name, written, len(l.file))
+		}
+	}
+	l.plain()
+	e := l.entryAt(0, 1, even...)
+	l.put(e.Encode(), 0)
+	h, _, err := readHeaders(bytes.NewReader(l.file))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := &logReader{bytes.NewReader(l.file), int64(h.LogOffset), int64(h.LogLength)}
+	s, err := r.findSequence(h.LogGUID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for most, want := range map[int]error{len(even): nil, len(even) - 1: ErrAbsurdSize} {
+		if _, err := r.plan(s, h.LogGUID, int64(len(l.file)), most); !errors.Is(err, want) {
+			t.Errorf("%d changes where %d may be: %v", len(even), most, err)
 		}
 	}
 }
