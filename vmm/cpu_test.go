@@ -269,6 +269,26 @@ func TestMemoryIsMappedWhenItIsTouched(t *testing.T) {
 	vm.Delete()
 }
 
+func TestCodeIsFetchedWhereLargePagesHoldNone(t *testing.T) {
+	const code = 5<<20 + 0x1000
+	var vm *VM
+	r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+		m, ok := vm.tables.Lookup(code)
+		if m.Code {
+			return hlt(e)
+		}
+		e.Reason, e.GPA, e.Access, e.Mapped = vcpu.ExitMemory, code, vcpu.Exec, ok
+		return nil
+	})
+	r.b.Caps.SmallCode = true
+	vm = r.vm(t, 1)
+	vm.Start()
+	eventually(t, "the code", func() bool { m, _ := vm.tables.Lookup(code); return m.Code && m.Size == pageSize })
+	vm.Stop(gone)
+	vm.Delete()
+	r.leaks(t)
+}
+
 // FuzzProcessorState gives a processor any state at all.
 func FuzzProcessorState(f *testing.F) {
 	r := newRig(nil)

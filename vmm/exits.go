@@ -124,14 +124,23 @@ func (c *cpu) exitIO() {
 }
 
 // exitMemory: RAM that is touched for the first time, a write that migration
-// watches for, or a device.
+// watches for, code in a large page that may not hold any, or a device.
 func (c *cpu) exitMemory() {
 	e := &c.exit
 	ram := c.vm.ram
 	if e.GPA < uint64(len(ram.chunks))*chunkSize && ram.page(e.GPA) != nil {
-		if e.Mapped && e.Access&vcpu.Write != 0 {
+		switch {
+		case e.Mapped && e.Access&vcpu.Write != 0:
 			switch f, _ := c.vm.tables.WriteFault(e.GPA, int(c.vm.group.Load())); f {
 			case slat.Opened, slat.Raced:
+				return
+			}
+		case e.Mapped && e.Access&vcpu.Exec != 0:
+			again, err := c.vm.tables.ExecFault(e.GPA)
+			if err != nil {
+				c.vm.crash(c, fmt.Errorf("code at %#x: %w", e.GPA, err))
+			}
+			if again || err != nil {
 				return
 			}
 		}

@@ -84,6 +84,7 @@ type silicon struct {
 	xcr0       uint64 // offered to guests
 	zeroLength bool   // software events may have instruction length 0
 	barriers   x86.Barriers
+	smallCode  bool // large pages of EPT must not be executable
 }
 
 // A probe reads what discovery needs; tests have recorded ones.
@@ -185,6 +186,7 @@ func discover(p probe) (*silicon, error) {
 	}
 	s.xcr0 = offeredXCR0(p)
 	s.barriers = x86.FindBarriers(p.cpuid, p.rdmsrSafe)
+	s.smallCode = x86.SmallCode(p.cpuid, p.rdmsrSafe)
 	return s, nil
 }
 
@@ -194,6 +196,7 @@ func (s *silicon) capabilities() vcpu.Capabilities {
 		GuestPhysBits: min(s.physBits, 48), // four levels of EPT translate 48 bits
 		Page2M:        s.ept&ept2M != 0,
 		Page1G:        s.ept&ept1G != 0,
+		SmallCode:     s.smallCode,
 		AccessedDirty: s.ept&eptAccessedDirty != 0,
 		PML:           s.has(secondaryControls, secPML),
 		NextRIP:       true,
@@ -207,6 +210,7 @@ func (s *silicon) capabilities() vcpu.Capabilities {
 		}
 	}
 	note(!c.Page2M, "no 2 MiB pages in EPT: guest memory is mapped in 4 KiB pages")
+	note(c.SmallCode, "no IF_PSCHANGE_MC_NO: guests' code is mapped in 4 KiB pages")
 	note(!c.Preemption, "no VMX-preemption timer: the host's timer bounds every entry")
 	note(!c.PauseFilter, "no PAUSE-loop exiting: a guest that spins uses up its time slice")
 	note(!s.has(secondaryControls, secVPID), "no VPID: every entry and exit flushes the TLB")

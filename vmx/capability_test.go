@@ -3,6 +3,8 @@ package vmx
 import (
 	"strings"
 	"testing"
+
+	"godwit/vmm/vcpu/x86"
 )
 
 func TestDiscoverRecordedModels(t *testing.T) {
@@ -15,6 +17,7 @@ func TestDiscoverRecordedModels(t *testing.T) {
 		"corei7_sandy_bridge_2600k": {false, false, false, true, false},
 	} {
 		m := newMachine(t, name)
+		m.edx7, m.model = 1<<29, m.model.with(x86.MSRArchCapabilities, 1<<6) // IF_PSCHANGE_MC_NO
 		s, err := discover(m)
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
@@ -33,6 +36,24 @@ func TestDiscoverRecordedModels(t *testing.T) {
 			if got := s.controls[k]; got&^v.hi != 0 || v.lo&^got != 0 {
 				t.Errorf("%s: %s controls %#x are not among those allowed, %#x", name, rules[k].name, got, v)
 			}
+		}
+	}
+}
+
+func TestCodeInLargePagesNeedsTheProcessorsWord(t *testing.T) {
+	m := newMachine(t, "corei7_icelake_u")
+	for _, said := range []bool{false, true} {
+		if said {
+			m.edx7, m.model = 1<<29, m.model.with(x86.MSRArchCapabilities, 1<<6) // IF_PSCHANGE_MC_NO
+		}
+		s, err := discover(m)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c := s.capabilities()
+		noted := strings.Contains(strings.Join(c.Notes, "\n"), "IF_PSCHANGE_MC_NO")
+		if c.SmallCode == said || noted == said {
+			t.Errorf("the processor says that it is safe: %v; large pages hold no code: %v, and that is noted: %v", said, c.SmallCode, noted)
 		}
 	}
 }

@@ -138,7 +138,7 @@ func copyWhileWriting(m *machine, mode slat.Mode) {
 		size  = 1 << 20
 		loops = 20000
 	)
-	other, err := m.space.NewVCPU(1)
+	other, err := m.newCPU(1)
 	m.must(err)
 	defer func() { m.must(other.Close()) }()
 	clear(m.ram[dataAt : dataAt+size])

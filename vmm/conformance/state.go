@@ -54,7 +54,7 @@ var stateTests = []test{
 		m.hlt()
 		var s vcpu.State
 		m.cpu.Save(&s)
-		other, err := m.space.NewVCPU(1)
+		other, err := m.newCPU(1)
 		m.must(err)
 		old := m.cpu
 		m.cpu = other
@@ -142,7 +142,7 @@ var stateTests = []test{
 		m.cpu.Regs().GPR[vcpu.RBX] = dataAt
 		m.hlt()
 		// Another guest's processor uses the same registers in between.
-		other, err := m.space.NewVCPU(1)
+		other, err := m.newCPU(1)
 		m.must(err)
 		old := m.cpu
 		m.cpu = other
@@ -185,7 +185,7 @@ var stateTests = []test{
 		m.must(err)
 		rom.Data[0xff0] = 0xf4 // hlt
 		m.must(m.tables.Map(0xffff_f000, rom.Phys, 4096, 0x5, 0))
-		cpu, err := m.space.NewVCPU(1)
+		cpu, err := m.newCPU(1)
 		m.must(err)
 		old := m.cpu
 		m.cpu = cpu

@@ -29,6 +29,7 @@ const (
 	writable = 1 << 1
 	large    = 1 << 7  // not at level 1, where NPT has its PAT bit; it is never set there
 	mayWrite = 1 << 11 // ours, ignored by both: mapped with PermWrite, whatever writable says now
+	mayExec  = 1 << 10 // likewise with PermExec; EPT ignores it without mode-based execution, which is off
 	address  = 0x000f_ffff_ffff_f000
 )
 
@@ -83,7 +84,7 @@ func (f *format) leaf(hpa uint64, level int, p Perm, k Kind) uint64 {
 		e |= writable | mayWrite | f.dirty
 	}
 	if p&PermExec != 0 {
-		e |= f.exec
+		e |= mayExec | f.exec
 	} else {
 		e |= f.noExec
 	}
@@ -95,6 +96,9 @@ func (f *format) part(e uint64, level int, i uint64) uint64 {
 	e += i << shift(level-1) // the address is aligned to the large page: no carry
 	if level-1 == 1 {
 		e &^= large
+		if e&mayExec != 0 {
+			e = e&^f.noExec | f.exec
+		}
 	}
 	return e
 }
@@ -123,11 +127,13 @@ func (f *format) perm(e uint64) Perm {
 	if e&mayWrite != 0 {
 		p |= PermWrite
 	}
-	if e&f.exec == f.exec && e&f.noExec == 0 {
+	if e&mayExec != 0 {
 		p |= PermExec
 	}
 	return p
 }
+
+func (f *format) executable(e uint64) bool { return e&f.exec == f.exec && e&f.noExec == 0 }
 
 func (f *format) kindOf(e uint64) Kind {
 	if e&f.kindMask == f.kind[Uncached] {

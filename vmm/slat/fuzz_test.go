@@ -12,9 +12,9 @@ func FuzzOperations(f *testing.F) {
 	f.Add([]byte{0x80, 0, 2, 0, 2, 0, 1, 0, 1, 0, 6, 0, 3, 0, 1, 0})
 	f.Fuzz(func(t *testing.T, b []byte) {
 		const limit = 16 << 20
-		m := &machine{}
+		m := &machine{smallCode: len(b)/2%2 == 0}
 		format := Format(len(b) % 2)
-		tt, err := New(format, m, Options{Limit: limit, Page2M: true, AD: true})
+		tt, err := New(format, m, Options{Limit: limit, Page2M: true, AD: true, SmallCode: m.smallCode})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -39,6 +39,10 @@ func FuzzOperations(f *testing.F) {
 				tt.WriteFault(gpa, int(int8(b[3])))
 			case 7:
 				tt.MarkDirty(gpa, size)
+				tt.ExecFault(gpa)
+			}
+			if gpa < limit {
+				m.access(t, format, tt.Root(), gpa, false, true)
 			}
 			l, ok := tt.Lookup(gpa)
 			hpa, mapped, _ := uint64(0), false, false

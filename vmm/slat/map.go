@@ -32,7 +32,7 @@ func (t *Tables) Map(gpa, hpa, size uint64, p Perm, k Kind) error {
 		if s, err = t.descend(gpa, level); err != nil {
 			break
 		}
-		e := t.f.leaf(hpa, level, p, k)
+		e := t.withoutLargeCode(t.f.leaf(hpa, level, p, k), level)
 		old := s.load()
 		if old&present == 0 || !t.sameLeaf(old, e, level) {
 			s.store(t.armed(e, level))
@@ -62,13 +62,13 @@ func (t *Tables) levelFor(bits, size uint64) int {
 	return 1
 }
 
-// sameLeaf tells whether two entries at level map the same, whatever the hardware
-// or write tracking have made of them.
+// sameLeaf tells whether two entries at level map the same, whatever the hardware,
+// write tracking or ExecFault have made of them.
 func (t *Tables) sameLeaf(a, b uint64, level int) bool {
 	if level > 1 && a&large == 0 {
 		return false
 	}
-	return (a^b)&^(t.f.accessed|t.f.dirty|writable) == 0
+	return (a^b)&^(t.f.accessed|t.f.dirty|writable|t.f.exec|t.f.noExec) == 0
 }
 
 // descend finds the entry of gpa at level and makes the tables on the way to it.
@@ -139,7 +139,7 @@ func (t *Tables) Protect(gpa, size uint64, p Perm) error {
 		if !covered {
 			return true, t.splitIfLarge(s, e)
 		}
-		n := t.f.leaf(e&address, s.level, p, t.f.kindOf(e))
+		n := t.withoutLargeCode(t.f.leaf(e&address, s.level, p, t.f.kindOf(e)), s.level)
 		if t.sameLeaf(e, n, s.level) {
 			return false, nil
 		}
@@ -161,6 +161,7 @@ type Mapping struct {
 	Perm     Perm   // as mapped
 	Kind     Kind
 	Writable bool // false also if tracking waits for the first write
+	Code     bool // executable now; false also if ExecFault waits for the first fetch
 }
 
 // Lookup translates gpa.
@@ -175,7 +176,7 @@ func (t *Tables) Lookup(gpa uint64) (Mapping, bool) {
 	in := span(s.level) - 1
 	return Mapping{
 		HPA: e&address&^in | gpa&in, Size: in + 1,
-		Perm: t.f.perm(e), Kind: t.f.kindOf(e), Writable: e&writable != 0,
+		Perm: t.f.perm(e), Kind: t.f.kindOf(e), Writable: e&writable != 0, Code: t.f.executable(e),
 	}, true
 }
 

@@ -61,6 +61,7 @@ type Options struct {
 	Limit          uint64 // guest-physical addresses below it may be mapped
 	Page2M, Page1G bool   // large pages the hardware takes
 	AD             bool   // the hardware sets accessed and dirty bits
+	SmallCode      bool   // no large page may be executable: see ExecFault
 }
 
 // Tables is the page-table tree of one VM.
@@ -125,7 +126,7 @@ func For(b vcpu.Backend, a mem.Allocator, limit uint64) (*Tables, error) {
 	if b.Name() == "vmx" {
 		f = EPT
 	}
-	return New(f, a, Options{Limit: limit, Page2M: c.Page2M, Page1G: c.Page1G, AD: c.AccessedDirty})
+	return New(f, a, Options{Limit: limit, Page2M: c.Page2M, Page1G: c.Page1G, AD: c.AccessedDirty, SmallCode: c.SmallCode})
 }
 
 // Root is the physical address of the top-level table.
@@ -290,7 +291,7 @@ func (t *Tables) merge(s slot) bool {
 	if !ok {
 		return false
 	}
-	s.store(e)
+	s.store(t.withoutLargeCode(e, s.level))
 	s.tab.child[s.i].Store(nil)
 	t.retired = append(t.retired, c)
 	t.count.merges.Add(1)

@@ -22,6 +22,7 @@ type Backend interface {
 type Capabilities struct {
 	GuestPhysBits  uint // width of a guest-physical address
 	Page2M, Page1G bool // large pages in second-level tables
+	SmallCode      bool // large pages must not be executable, lest a guest stop the host: slat.ExecFault
 	AccessedDirty  bool // hardware sets A and D bits in second-level tables
 	PML            bool // hardware logs dirtied pages
 	NextRIP        bool // exits tell the instruction's length

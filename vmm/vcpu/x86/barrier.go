@@ -33,6 +33,7 @@ const (
 	capRDCLNo    = 1 << 0 // neither Meltdown nor L1TF
 	capSkipL1D   = 1 << 3 // the hypervisor need not flush: it is nested, and another does
 	capMDSNo     = 1 << 5
+	capPSChange  = 1 << 6  // IF_PSCHANGE_MC_NO: a fetch bears translations of unlike size
 	capTAANo     = 1 << 8  // nor can an aborted transaction read the buffers
 	capFBClear   = 1 << 17 // VERW also clears what MMIO leaves in fill buffers
 	capRFDSClear = 1 << 28 // VERW also clears register files, which need it
@@ -54,13 +55,28 @@ func FindBarriers(cpuid func(leaf, sub uint32) (a, b, c, d uint32), rdmsr func(u
 		return b
 	}
 	_, ebx7, _, d := cpuid(7, 0)
+	caps := archCapabilities(cpuid, rdmsr)
 	b.Prediction = b.Prediction || d&leaf7IBPB != 0
-	caps := uint64(0)
-	if d&leaf7ArchCap != 0 {
-		caps, _ = rdmsr(MSRArchCapabilities)
-	}
 	b.L1D = d&leaf7L1D != 0 && caps&(capRDCLNo|capSkipL1D) == 0
 	sampled := caps&capMDSNo == 0 || ebx7&leaf7RTM != 0 && caps&capTAANo == 0
 	b.Buffers = d&leaf7Clear != 0 && sampled || caps&(capFBClear|capRFDSClear) != 0
 	return b
+}
+
+// SmallCode tells whether a guest could stop this processor, Intel's, with a fetch that
+// finds a small and a large translation of one address (CVE-2018-12207). One that does
+// not say it is safe may not be: most were sold before there was a bit for it.
+func SmallCode(cpuid func(leaf, sub uint32) (a, b, c, d uint32), rdmsr func(uint32) (uint64, bool)) bool {
+	return archCapabilities(cpuid, rdmsr)&capPSChange == 0
+}
+
+// archCapabilities is IA32_ARCH_CAPABILITIES; zero where there is none.
+func archCapabilities(cpuid func(leaf, sub uint32) (a, b, c, d uint32), rdmsr func(uint32) (uint64, bool)) (caps uint64) {
+	if top, _, _, _ := cpuid(0, 0); top < 7 {
+		return 0
+	}
+	if _, _, _, d := cpuid(7, 0); d&leaf7ArchCap != 0 {
+		caps, _ = rdmsr(MSRArchCapabilities)
+	}
+	return caps
 }
