@@ -290,10 +290,16 @@ const (
 	flagTF = 1 << 8
 	flagIF = 1 << 9
 	dr6BS  = 1 << 14
+
+	debugBTF = 1 << 1 // of DEBUGCTL: only branches trap (SDM vol. 3, 17.4.1)
 )
 
-// singleStep queues the trap that an instruction carried out here owes.
+// singleStep queues the trap that an instruction carried out here, which is no branch,
+// owes.
 func (c *cpu) singleStep() {
+	if c.v.Get(vcpu.DebugCtl)&debugBTF != 0 {
+		return
+	}
 	if c.v.Set(vcpu.DR6, c.v.Get(vcpu.DR6)|dr6BS) == nil {
 		c.v.Inject(vcpu.Event{Valid: true, Type: vcpu.EventException, Vector: vcpu.VecDB})
 	}

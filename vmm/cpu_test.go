@@ -289,6 +289,32 @@ func TestCodeIsFetchedWhereLargePagesHoldNone(t *testing.T) {
 	r.leaks(t)
 }
 
+func TestSingleStepOfAnInstructionCarriedOutHere(t *testing.T) {
+	for debug, want := range map[uint64]bool{0: true, debugBTF: false} {
+		got := make(chan bool, 1)
+		n := 0
+		r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+			if n++; n == 1 {
+				v.Regs().RFLAGS |= flagTF
+				v.Set(vcpu.DebugCtl, debug)
+				e.Reason, e.Len = vcpu.ExitCPUID, 2
+				return nil
+			}
+			if n == 2 {
+				got <- v.Get(vcpu.DR6)&dr6BS != 0
+			}
+			return hlt(e)
+		})
+		vm := r.vm(t, 1)
+		vm.Start()
+		if trapped := <-got; trapped != want {
+			t.Errorf("DEBUGCTL %#x: a trap after CPUID with TF set: %v", debug, trapped)
+		}
+		vm.Stop(gone)
+		vm.Delete()
+	}
+}
+
 // FuzzProcessorState gives a processor any state at all.
 func FuzzProcessorState(f *testing.F) {
 	r := newRig(nil)
