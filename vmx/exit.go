@@ -160,7 +160,8 @@ func (v *VCPU) skip() bool {
 // itself.
 func (v *VCPU) singleStep() {
 	if v.read(fGuestDebugCtl)&debugBTF == 0 {
-		v.write(fGuestPendingDebug, v.read(fGuestPendingDebug)|pendingBS)
+		v.pendingDebug = v.read(fGuestPendingDebug) | pendingBS // Save looks there, if there is no entry
+		v.write(fGuestPendingDebug, v.pendingDebug)
 	}
 }
 

@@ -45,7 +45,6 @@ func TestStateSurvivesSaveAndLoad(t *testing.T) {
 	}
 }
 
-// TestKickStress: no kick is lost, whenever it comes.
 func TestGetFetchesFromAnotherCPU(t *testing.T) {
 	m, _, v := start(t)
 	load(t, v, long())
@@ -59,4 +58,27 @@ func TestGetFetchesFromAnotherCPU(t *testing.T) {
 		t.Errorf("CR3 %#x", x)
 	}
 	run(t, v)
+}
+
+// A trap that waits for the next entry is not lost if the state is saved before it.
+func TestSaveFindsAPendingSingleStep(t *testing.T) {
+	m, _, v := start(t)
+	s := long()
+	s.NMIBlock = true
+	load(t, v, s)
+	v.WantNMI(true)
+	m.guest = func(g *guest) {
+		g.r.fields[fGuestInterruptibility] = 0 // so that there is no next entry
+		g.r.fields[fGuestRFLAGS] |= flagTF
+		g.f.regs.GPR[vcpu.RCX] = msrDebugCtl
+		g.exit(reasonRDMSR, 0)
+	}
+	if e := run(t, v); e.Reason != vcpu.ExitInterruptWindow {
+		t.Fatal(e.Reason)
+	}
+	var got vcpu.State
+	v.Save(&got)
+	if !got.Pending.Valid || got.Pending.Vector != vcpu.VecDB || got.Reg[vcpu.DR6]&dr6BS == 0 {
+		t.Errorf("pending %+v, DR6 %#x", got.Pending, got.Reg[vcpu.DR6])
+	}
 }
