@@ -140,7 +140,7 @@ func discover(cpuid cpuidFunc, rdmsr func(uint32) (uint64, bool), xgetbv func() 
 
 func (s *silicon) capabilities() vcpu.Capabilities {
 	c := vcpu.Capabilities{
-		GuestPhysBits: s.physBits,
+		GuestPhysBits: min(s.physBits, 48), // nested tables have the host's four levels (APM 15.25.3)
 		Page2M:        true,
 		Page1G:        s.page1G,
 		AccessedDirty: true,

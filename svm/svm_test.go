@@ -488,6 +488,10 @@ func TestDiscoverNamesWhatIsMissing(t *testing.T) {
 	if c := s.capabilities(); !c.NextRIP || c.DecodeAssist || len(c.Notes) == 0 {
 		t.Errorf("%+v", c)
 	}
+	s.physBits = 52
+	if c := s.capabilities(); c.GuestPhysBits != 48 {
+		t.Errorf("four levels of tables translate %d bits", c.GuestPhysBits)
+	}
 	for _, c := range []struct {
 		want  string
 		leaf  uint64
