@@ -49,7 +49,9 @@ func (c *cpu) publishClock() {
 	gpa := c.systemTime &^ clockEnable
 	b := c.clockPage[:]
 	le := binary.LittleEndian
-	c.clockVersion += 2 // even: not being changed. The reader is this very processor.
+	// Even: not being changed. Other processors may be reading (Linux's vDSO takes CPU
+	// 0's page on all), but what changes while they run is one field, written whole.
+	c.clockVersion += 2
 	le.PutUint32(b[0:], c.clockVersion)
 	le.PutUint64(b[8:], c.vm.base.tsc+c.tscOffset)
 	le.PutUint64(b[16:], uint64(c.vm.base.ns))

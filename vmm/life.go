@@ -386,7 +386,7 @@ func (vm *VM) Reset() error {
 	vm.event("reset by the operator")
 	vm.reboot()
 	if vm.Status() != Running {
-		return fmt.Errorf("vm %s did not boot again: %s", vm.cfg.Name, "its events say why")
+		return fmt.Errorf("vm %s did not boot again: its events say why (vm show %s)", vm.cfg.Name, vm.cfg.Name)
 	}
 	return nil
 }

@@ -33,7 +33,7 @@ type msrDef struct {
 
 const all = ^uint64(0)
 
-// mtrrType is what a field of an MTRR can hold; each byte's upper bits are reserved.
+// mtrrFixedMask is what a fixed-range MTRR can hold: a memory type in each byte.
 const mtrrFixedMask = 0x0707070707070707
 
 // msrs are those that are more than constants of the CPU model, in the order of

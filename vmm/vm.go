@@ -61,7 +61,6 @@ type VM struct {
 	offset    int64          // machine's clock less vm.now, while it runs
 	stoppedAt uint64         // host TSC at which the guest's counters stand
 	wall      atomic.Uint32  // version of the wall clock page
-	why       error          // of Crashed
 	taken     bool           // by a migration
 	started   time.Time
 }

@@ -29,7 +29,7 @@ func (h *host) startNet(ctx context.Context) {
 	if h.vms != nil {
 		h.mover = migrate.NewManager(migrate.Config{
 			Timing: migrate.DefaultTiming.WithPatience(time.Duration(h.cfg.Patience) * time.Second),
-			Target: &vmguest.Target{Registry: h.vms, Arrived: h.watch},
+			Target: &vmguest.Target{Registry: h.vms},
 			Find:   vmguest.Find(h.vms),
 			Dial: func(ctx context.Context, address string) (net.Conn, error) {
 				return h.net.DialContext(ctx, "tcp", address)

@@ -43,7 +43,7 @@ func (h *host) cmdSelftestMigrate(c *shell.Call) error {
 	}
 	var last migrate.Report
 	moves := 0
-	err = vmguest.Rehearse(c.Ctx, &vmguest.Target{Registry: vms, Arrived: h.watch}, c.Args[0], trips, migrate.Options{Verify: true}, func(r migrate.Report) {
+	err = vmguest.Rehearse(c.Ctx, &vmguest.Target{Registry: vms}, c.Args[0], trips, migrate.Options{Verify: true}, func(r migrate.Report) {
 		last = r
 		moves++
 		c.Printf("move %d: %s, %d rounds, %d pages, %d write faults, downtime %v\n", moves, strings.ToLower(r.State), len(r.Rounds), r.Pages, r.Faults, r.Downtime.Total)

@@ -162,13 +162,9 @@ func (h *host) cmdVMCreate(c *shell.Call) error {
 	if err != nil {
 		return err
 	}
-	h.watch(vm)
 	c.Printf("vm %s: %v; `vm start %s` starts it\n", vm.Name(), vm.Status(), vm.Name())
 	return nil
 }
-
-// watch is called for every machine that comes to be here.
-func (h *host) watch(vm *vmm.VM) {}
 
 func (h *host) cmdVMStop(c *shell.Call) error {
 	wait := 30 * time.Second

@@ -83,11 +83,7 @@ func (g *guest) Release() {
 }
 
 // Target is migrate.Config.Target for the machines of a Registry.
-type Target struct {
-	Registry *vmm.Registry
-	// Arrived, if set, is called when a machine runs here.
-	Arrived func(vm *vmm.VM)
-}
+type Target struct{ Registry *vmm.Registry }
 
 // Prepare builds the empty machine.
 func (t *Target) Prepare(_ context.Context, m migrate.Machine) (migrate.Incoming, error) {
@@ -120,15 +116,7 @@ func (i *incoming) ReadPages(first uint64, dst []byte)         { mustRead(i.vm, 
 
 func (i *incoming) LoadState(_ context.Context, r io.Reader) error { return i.vm.LoadState(r) }
 
-func (i *incoming) Start() error {
-	if err := i.vm.StartLoaded(); err != nil {
-		return err
-	}
-	if i.t.Arrived != nil {
-		i.t.Arrived(i.vm)
-	}
-	return nil
-}
+func (i *incoming) Start() error { return i.vm.StartLoaded() }
 
 func (i *incoming) Abort() {
 	i.vm.Delete()

@@ -66,8 +66,8 @@ func (p *path) add(page *[4096]byte, table, off uint64) uint64 {
 	return v
 }
 
-// translate walks the guest's page tables. With ok false, m.Fault is the page
-// fault, or m.Err says that the tables are not in RAM.
+// translate walks the guest's page tables. With Outcome Fault, m.Fault is the page
+// fault; with Unhandled, m.Err says that the tables are not in RAM.
 func (m *Emulator) translate(lin uint64, a access, p *path) (gpa uint64, o Outcome) {
 	d := &m.mode
 	p.n, p.wide = 0, true

@@ -153,8 +153,8 @@ func (u *UART) write(reg uint16, v uint8) {
 			u.divisor = u.divisor&0x00ff | uint16(v)<<8
 			return
 		}
-		// Enabling the THR-empty interrupt with an empty THR raises it
-		//, which drivers test for.
+		// Enabling the THR-empty interrupt with an empty THR raises it, which drivers
+		// test for.
 		if v&ierTHRE != 0 && u.ier&ierTHRE == 0 {
 			u.thre = true
 		}
