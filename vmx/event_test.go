@@ -184,6 +184,28 @@ func TestFaultingIRETLeavesNMIsBlocked(t *testing.T) {
 	run(t, v)
 }
 
+func TestSecondLevelFaultsOweNoSingleStep(t *testing.T) {
+	for _, shadow := range []uint64{0, blockMovSS} {
+		m, _, v := start(t)
+		s := long()
+		s.Regs.RFLAGS |= flagTF
+		load(t, v, s)
+		m.guest = func(g *guest) {
+			g.r.fields[fGuestInterruptibility] = shadow
+			g.r.fields[fGuestPendingDebug] = pendingBS
+			g.exit(reasonEPTViolation, eptFetch)
+		}
+		run(t, v)
+		m.guest = func(g *guest) {
+			if got := g.r.fields[fGuestPendingDebug] & pendingBS; (got != 0) != (shadow != 0) {
+				t.Errorf("interruptibility %d: pending debug exceptions %#x", shadow, got)
+			}
+			halt(g)
+		}
+		run(t, v)
+	}
+}
+
 func TestDebugAndAlignmentTrapsGoToTheGuest(t *testing.T) {
 	m, _, v := start(t)
 	load(t, v, long())

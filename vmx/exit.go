@@ -279,6 +279,9 @@ const (
 
 func (v *VCPU) onEPTViolation(e *vcpu.Exit, q uint64) bool {
 	v.reblockNMI(q) // the same bit as in interruption information
+	if v.frame.regs.RFLAGS&flagTF != 0 {
+		v.forgetStep()
+	}
 	e.GPA = v.read(fGuestPhysical)
 	e.Access = 0
 	for _, a := range [...]struct {
@@ -301,6 +304,18 @@ func (v *VCPU) onEPTViolation(e *vcpu.Exit, q uint64) bool {
 	}
 	e.Len, e.NInsn = 0, 0 // VT-x tells neither
 	return v.leave(vcpu.ExitMemory)
+}
+
+// forgetStep: an instruction that faulted owes no single step, and the one before it has
+// had its own (SDM vol. 3, 6.9), unless it began a shadow. Bochs 2.7 says that one is
+// pending.
+func (v *VCPU) forgetStep() {
+	if v.blocked&(blockSTI|blockMovSS) != 0 {
+		return
+	}
+	if p := v.read(fGuestPendingDebug); p&pendingBS != 0 {
+		v.write(fGuestPendingDebug, p&^pendingBS)
+	}
 }
 
 func (v *VCPU) onPMLFull(e *vcpu.Exit, q uint64) bool {
