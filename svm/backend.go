@@ -90,6 +90,7 @@ func (c *cpu) enable(id int) error {
 	if !kernel.WriteMSRSafe(msrHSavePA, c.hsave.Phys) {
 		return fmt.Errorf("svm: CPU %d refuses %#x as its host save area", id, c.hsave.Phys)
 	}
+	kernel.WriteMSRSafe(msrTSCAux, c.tscAux) // which firmware may have left at anything; not all have it
 	return nil
 }
 
