@@ -326,18 +326,15 @@ func (vm *VM) Resume() error {
 	return nil
 }
 
-// PressPower presses the power button: a guest with ACPI shuts down by itself.
-func (vm *VM) PressPower() error {
-	if vm.Status() != Running {
-		return vm.wrong("shut down", "it does not run")
-	}
-	vm.pm.PressPower()
-	return nil
-}
-
 // Stop presses the power button and waits for the guest to power off; when ctx
 // ends first it is switched off. An ended ctx switches it off at once.
 func (vm *VM) Stop(ctx context.Context) error {
+	vm.ctl.Lock()
+	err := vm.busy()
+	vm.ctl.Unlock()
+	if err != nil {
+		return err // and not after the guest has been told to shut down
+	}
 	if ctx.Err() == nil && vm.Status() == Running {
 		vm.pm.PressPower()
 		t := time.NewTicker(20 * time.Millisecond)

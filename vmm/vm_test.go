@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"godwit/vmm/cpuid"
+	"godwit/vmm/device/acpipm"
 	"godwit/vmm/internal/fakecpu"
 	"godwit/vmm/mem"
 	"godwit/vmm/vcpu"
@@ -260,6 +261,11 @@ func TestTheStateOfAMachineMovesToAnother(t *testing.T) {
 	}
 	if err := vm.Stop(gone); err == nil || !strings.Contains(err.Error(), "migrated") {
 		t.Errorf("stop while migrating: %v", err)
+	}
+	soon, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+	defer cancel()
+	if err := vm.Stop(soon); err == nil || vm.bus.In(acpipm.Base+acpipm.PM1Status, 2)&(1<<8) != 0 {
+		t.Errorf("stop while migrating pressed the power button: %v", err)
 	}
 	if err := vm.PauseTaken(context.Background()); err != nil {
 		t.Fatal(err)
