@@ -41,8 +41,7 @@ type mmioRange struct {
 }
 
 // bus finds the device behind an address. Looking up takes no lock: tables are
-// sorted slices that are replaced whole when one changes, which happens when a
-// guest moves a PCI BAR.
+// sorted slices that are replaced whole when a device is added.
 type bus struct {
 	ports atomic.Pointer[portTable]
 	mmio  atomic.Pointer[[]mmioRange]
@@ -77,13 +76,6 @@ func (b *bus) AddPorts(first, n uint16, d device.PortDevice) error {
 	return nil
 }
 
-// RemovePorts takes the range that begins at first away.
-func (b *bus) RemovePorts(first uint16) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.ports.Store(newPortTable(slices.DeleteFunc(slices.Clone(b.ports.Load().ranges), func(r portRange) bool { return r.first == first })))
-}
-
 // AddMMIO gives a window to d.
 func (b *bus) AddMMIO(start, size uint64, d device.MMIODevice) error {
 	b.mu.Lock()
@@ -102,14 +94,6 @@ func (b *bus) AddMMIO(start, size uint64, d device.MMIODevice) error {
 	t := slices.Insert(slices.Clone(old), i, mmioRange{start, size, d})
 	b.mmio.Store(&t)
 	return nil
-}
-
-// RemoveMMIO takes the window that begins at start away.
-func (b *bus) RemoveMMIO(start uint64) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	t := slices.DeleteFunc(slices.Clone(*b.mmio.Load()), func(r mmioRange) bool { return r.start == start })
-	b.mmio.Store(&t)
 }
 
 func (b *bus) port(p uint16) device.PortDevice {

@@ -1,9 +1,6 @@
 package vmm
 
 import (
-	"bytes"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 
@@ -37,20 +34,6 @@ const (
 	MaxMemory = 1 << 40
 	maxName   = 40
 )
-
-// ParseConfig reads a Config from JSON and checks it.
-func ParseConfig(b []byte) (Config, error) {
-	var c Config
-	d := json.NewDecoder(bytes.NewReader(b))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&c); err != nil {
-		return c, fmt.Errorf("vm configuration: %w", err)
-	}
-	if d.More() {
-		return c, errors.New("vm configuration: something follows it")
-	}
-	return c, c.Check()
-}
 
 // Check tells what is wrong with c and what would be right.
 func (c *Config) Check() error {

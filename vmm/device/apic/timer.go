@@ -189,16 +189,6 @@ func (l *LAPIC) setTSCDeadline(v uint64) {
 	}
 }
 
-// TSCChanged moves the timer after the guest's time-stamp counter was set.
-func (l *LAPIC) TSCChanged() {
-	s := &l.self
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.deadline != 0 {
-		l.schedule(l.tscTime(s.deadline))
-	}
-}
-
 // tscTime is when a deadline is reached, for a timer's use.
 func (l *LAPIC) tscTime(deadline uint64) int64 {
 	return min(max(l.cfg.TSCTime(deadline), 0), never-1)
