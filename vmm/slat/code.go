@@ -18,8 +18,8 @@ func (t *Tables) withoutLargeCode(e uint64, level int) uint64 {
 
 // ExecFault handles a guest's fetch that the second-level tables refused, and tells
 // whether it can be tried again: false if nothing is mapped there, or without PermExec.
-// It takes no permission away; the fault has dropped the processor's own translation of
-// the page (SDM vol. 3, 28.3.3.1; APM vol. 2, 15.25.6).
+// It takes no permission away, and the fault has dropped the processor's own translation
+// (SDM vol. 3, 29.4.3.1): no generation is spent.
 func (t *Tables) ExecFault(gpa uint64) (bool, error) {
 	if gpa >= t.opt.Limit {
 		return false, nil
