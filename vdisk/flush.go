@@ -33,7 +33,7 @@ func (im *Image) flush() error {
 		im.space.settle(given)
 		return nil
 	}
-	if err := im.startLog(); err != nil {
+	if err := im.newLog(); err != nil {
 		return im.fail(err)
 	}
 	if err := im.commitPages(im.space.fileEnd()); err != nil {
@@ -49,7 +49,7 @@ func (im *Image) flush() error {
 // BAT: whatever entry a crash leaves as the last, no block is partially present
 // by a bitmap that is not there yet.
 func (im *Image) commitPages(end int64) error {
-	pages, writes, barrier := im.meta.take(func(off int64) bool {
+	pages, writes, bytes, barrier := im.meta.take(func(off int64) bool {
 		return off < im.batOff || off >= im.batOff+8*int64(im.g.entries)
 	})
 	if barrier {
@@ -63,11 +63,21 @@ func (im *Image) commitPages(end int64) error {
 		if err := im.j.append(w, end); err != nil {
 			return fmt.Errorf("vdisk: log: %w", err)
 		}
-		for _, w := range w {
-			if _, err := im.b.WriteAt(w.Data, w.Offset); err != nil {
-				return fmt.Errorf("vdisk: metadata at %#x: %w", w.Offset, err)
+		if err := im.nameLog(); err != nil {
+			return err
+		}
+		for len(w) > 0 {
+			n := 1 // pages that follow each other go in one write
+			for n < len(w) && w[n].Offset == w[n-1].Offset+logSector {
+				n++
 			}
-			im.mirrored(w)
+			if _, err := im.b.WriteAt(bytes[:n*logSector], w[0].Offset); err != nil {
+				return fmt.Errorf("vdisk: metadata at %#x: %w", w[0].Offset, err)
+			}
+			for _, w := range w[:n] {
+				im.mirrored(w)
+			}
+			w, bytes = w[n:], bytes[n*logSector:]
 		}
 	}
 	im.meta.done(pages)
@@ -83,10 +93,22 @@ func (im *Image) throttle() error {
 	return im.commit.do(im.flush)
 }
 
-// startLog makes the log usable for this session: an entry that bears its GUID is
-// durable before a header names it, because a log in use without a valid entry is
-// a corrupt file (2.3.3).
+// startLog makes the log usable for this session.
 func (im *Image) startLog() error {
+	if err := im.newLog(); err != nil || im.j.named {
+		return err
+	}
+	if err := im.j.append(nil, im.space.fileEnd()); err != nil {
+		return fmt.Errorf("vdisk: log: %w", err)
+	}
+	return im.nameLog()
+}
+
+// newLog begins this session's log, if there is none yet. Its first entry must be
+// durable before nameLog, because a log in use without a valid entry is a corrupt
+// file (2.3.3). Until then no reader looks at that entry, and nothing in it is in
+// place.
+func (im *Image) newLog() error {
 	if !im.j.guid.IsZero() {
 		return nil
 	}
@@ -104,14 +126,22 @@ func (im *Image) startLog() error {
 		}
 	}
 	im.j.guid, im.j.seq, im.j.head, im.j.live, im.j.applied = NewGUID(), 0, 0, nil, 0
-	if err := im.j.append(nil, im.space.fileEnd()); err != nil {
-		return fmt.Errorf("vdisk: log: %w", err)
+	im.j.named, im.j.header = false, im.headerNow()
+	return nil
+}
+
+// nameLog makes the headers name the log, whose first entry is durable.
+func (im *Image) nameLog() error {
+	if im.j.named {
+		return nil
 	}
 	im.hdrMu.Lock()
 	defer im.hdrMu.Unlock()
+	im.flushedSince(im.j.header)
 	h := im.hdr
 	h.LogGUID = im.j.guid
-	return im.writeHeaders(h)
+	im.j.named = true
+	return im.writeHeaders(h, true)
 }
 
 // Close makes everything durable, retires the log and closes the backing. After an
@@ -146,15 +176,16 @@ func (im *Image) retire() error {
 	if err := im.commit.do(im.flush); err != nil {
 		return err
 	}
-	end := im.space.fileEnd()
+	end, header := im.space.fileEnd(), im.headerNow()
 	if err := im.j.flush(end); err != nil { // in-place writes of the last entries
 		return err
 	}
 	if !im.j.guid.IsZero() {
 		im.hdrMu.Lock()
+		im.flushedSince(header)
 		h := im.hdr
 		h.LogGUID = GUID{}
-		err := im.writeHeaders(h)
+		err := im.writeHeaders(h, false)
 		im.hdrMu.Unlock()
 		if err != nil {
 			return err

@@ -53,6 +53,9 @@ type Image struct {
 	hdrMu sync.Mutex
 	hdr   header
 	which int // the copy in force, 0 or 1
+	// loose: the copy in force may not be durable yet, so the other one, which
+	// is, must stay.
+	loose bool
 	// nextData is what the data's identity becomes when it changes; a new one
 	// if zero.
 	nextData GUID
@@ -319,7 +322,7 @@ func (im *Image) begin(data bool) error {
 			h.DataWriteGUID = NewGUID()
 		}
 	}
-	if err := im.writeHeaders(h); err != nil {
+	if err := im.writeHeaders(h, true); err != nil {
 		return im.fail(err)
 	}
 	im.session.Store(want)
@@ -327,9 +330,13 @@ func (im *Image) begin(data bool) error {
 }
 
 // writeHeaders replaces both headers, one after the other, so that one is valid at
-// every moment (2.2.2). hdrMu is held.
-func (im *Image) writeHeaders(h header) error {
+// every moment (2.2.2). The first is durable when it returns; the second, which says
+// the same, becomes so with the next flush if that may be later. hdrMu is held.
+func (im *Image) writeHeaders(h header, later bool) error {
 	for range 2 {
+		if err := im.hardenHeader(); err != nil {
+			return err
+		}
 		h.Sequence = im.hdr.Sequence + 1
 		off := int64(headerOffset1)
 		if im.which == 0 {
@@ -338,13 +345,36 @@ func (im *Image) writeHeaders(h header) error {
 		if _, err := im.b.WriteAt(h.encode(), off); err != nil {
 			return fmt.Errorf("vdisk: header at %#x: %w", off, err)
 		}
-		if err := im.b.Flush(); err != nil {
-			return fmt.Errorf("vdisk: header at %#x: %w", off, err)
-		}
-		im.hdr, im.which = h, 1-im.which
+		im.hdr, im.which, im.loose = h, 1-im.which, true
 	}
+	if later {
+		return nil
+	}
+	return im.hardenHeader()
+}
+
+// hardenHeader makes the header in force durable. hdrMu is held.
+func (im *Image) hardenHeader() error {
+	if !im.loose {
+		return nil
+	}
+	if err := im.b.Flush(); err != nil {
+		return fmt.Errorf("vdisk: headers: %w", err)
+	}
+	im.loose = false
 	return nil
 }
+
+// headerNow is the sequence number of the header in force.
+func (im *Image) headerNow() uint64 {
+	im.hdrMu.Lock()
+	defer im.hdrMu.Unlock()
+	return im.hdr.Sequence
+}
+
+// flushedSince says that the file was flushed after headerNow gave that answer.
+// hdrMu is held.
+func (im *Image) flushedSince(header uint64) { im.loose = im.loose && im.hdr.Sequence != header }
 
 // Size is the virtual disk's, in bytes.
 func (im *Image) Size() int64 { return int64(im.diskSz.Load()) }

@@ -26,8 +26,11 @@ type journal struct {
 	length int64
 
 	guid GUID // zero until the session's first entry
-	seq  uint64
-	head int64 // where the next entry goes
+	// named: a header names guid. header was in force before the first entry.
+	named  bool
+	header uint64
+	seq    uint64
+	head   int64 // where the next entry goes
 
 	// live are the entries from the newest one's tail to the newest, oldest
 	// first: what a replay would read now, so nothing of it may be

@@ -1,8 +1,10 @@
 package vdisk
 
 import (
+	"cmp"
 	"fmt"
 	"io"
+	"slices"
 	"sync"
 	"sync/atomic"
 )
@@ -156,14 +158,16 @@ func (m *metaCache) setWord(off int64, v uint64, barrier bool) error {
 }
 
 // take hands all dirty pages to a commit, as writes for the log, those that first
-// names before the others. They are good until done.
-func (m *metaCache) take(first func(off int64) bool) (pages []*page, writes []logWrite, barrier bool) {
+// names before the others, and each kind by offset. Their data lie one after the
+// other in bytes. They are good until done.
+func (m *metaCache) take(first func(off int64) bool) (pages []*page, writes []logWrite, bytes []byte, barrier bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	pages, writes = m.taken[:0], m.writes[:0]
 	if n := len(m.dirty) * logSector; cap(m.buf) < n {
 		m.buf = make([]byte, n)
 	}
+	slices.SortFunc(m.dirty, func(a, b *page) int { return cmp.Compare(a.off, b.off) })
 	for _, early := range [2]bool{true, false} {
 		for _, p := range m.dirty {
 			if first(p.off) != early {
@@ -184,7 +188,7 @@ func (m *metaCache) take(first func(off int64) bool) (pages []*page, writes []lo
 	m.waiting.Store(0)
 	m.taken, m.writes = pages, writes
 	barrier, m.barrier = m.barrier, false
-	return pages, writes, barrier
+	return pages, writes, m.buf[:cap(m.buf)], barrier
 }
 
 // done ends what take began.

@@ -156,7 +156,7 @@ func (r *repairer) log(im *Image) error {
 		}
 		h := im.hdr
 		h.LogGUID = GUID{}
-		return im.writeHeaders(h)
+		return im.writeHeaders(h, false)
 	case err != nil:
 		return err
 	}

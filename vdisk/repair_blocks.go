@@ -67,7 +67,7 @@ func (r *repairer) moveLog(at int64) error {
 	}
 	h.LogOffset = uint64(to)
 	im.j.off = to
-	return im.writeHeaders(h)
+	return im.writeHeaders(h, false)
 }
 
 // set changes an entry in memory; all entries go to the log together, behind the

@@ -231,7 +231,7 @@ func (im *Image) replay(size int64) error {
 	defer im.hdrMu.Unlock()
 	h := im.hdr
 	h.LogGUID = GUID{}
-	return im.writeHeaders(h)
+	return im.writeHeaders(h, false)
 }
 
 // An overlay is a backing seen through a log replayed in memory.

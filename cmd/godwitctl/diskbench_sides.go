@@ -25,10 +25,14 @@ type side interface {
 	can(benchRow) string
 	// run takes count requests through; images are made anew where the row
 	// needs it, outside the time.
-	run(ctx context.Context, r benchRow, count int) (time.Duration, error)
+	run(ctx context.Context, r benchRow, count int) (taken, error)
 	// fill makes the image whose blocks are all allocated.
 	fill(context.Context) error
 }
+
+// taken is how long a run took; opening is the first change of the opening, where it
+// is known apart.
+type taken struct{ steady, opening time.Duration }
 
 const benchFill = 0x55
 
@@ -71,6 +75,15 @@ func settle(path string) error {
 	}
 	defer f.Close()
 	return f.Sync()
+}
+
+// remove deletes an image and lets the file system come to terms with it, discards
+// included.
+func (b *bench) remove(path string) error {
+	if err := os.Remove(path); err != nil {
+		return err
+	}
+	return settle(b.dir)
 }
 
 type ownSide struct {
@@ -127,45 +140,65 @@ func (s *ownSide) fill(ctx context.Context) error {
 	if err := s.create(path, s.b.size); err != nil {
 		return err
 	}
-	_, err := s.load(path, load.Load{Kind: vdisk.Write, Size: 1 << 20, Step: 1 << 20, Depth: 1, Count: int(s.b.size >> 20), Fill: benchFill}, false)
+	_, err := s.load(path, load.Load{Kind: vdisk.Write, Size: 1 << 20, Step: 1 << 20, Depth: 1, Count: int(s.b.size >> 20), Fill: benchFill})
 	return err
 }
 
-func (s *ownSide) load(path string, l load.Load, flush bool) (time.Duration, error) {
+// first is the first change of an opening: the load's first 4 KiB, and a flush if the
+// load has some.
+func first(d vdisk.Disk, l load.Load) (time.Duration, error) {
+	p := load.Buffer(4 << 10)
+	for i := range p {
+		p[i] = l.Fill
+	}
+	start := time.Now()
+	_, err := d.WriteAt(p, 0)
+	if err == nil && l.FlushEvery > 0 {
+		err = d.Flush()
+	}
+	return time.Since(start), err
+}
+
+func (s *ownSide) load(path string, l load.Load) (t taken, err error) {
 	d, err := s.open(path)
 	if err != nil {
-		return 0, err
+		return t, err
 	}
 	q := vdisk.NewQueue(d, l.Depth)
-	took, err := load.Run(q, d.Size(), l)
-	if err == nil && flush {
+	if l.Kind == vdisk.Write {
+		t.opening, err = first(d, l)
+	}
+	if err == nil {
+		t.steady, err = load.Run(q, d.Size(), l)
+	}
+	if err == nil && l.Kind == vdisk.Discard {
 		start := time.Now()
 		err = d.Flush()
-		took += time.Since(start)
+		t.steady += time.Since(start)
 	}
 	q.Close()
 	err = errors.Join(err, d.Close())
 	if err == nil && l.Kind != vdisk.Read {
 		err = settle(path)
 	}
-	return took, err
+	return t, err
 }
 
-func (s *ownSide) run(ctx context.Context, r benchRow, count int) (time.Duration, error) {
+func (s *ownSide) run(ctx context.Context, r benchRow, count int) (t taken, err error) {
 	if err := ctx.Err(); err != nil {
-		return 0, err
+		return t, err
 	}
 	l := load.Load{Kind: vdisk.Read, Size: r.Size, Step: s.b.step(r), Depth: r.Depth, Count: count, FlushEvery: r.Flush, NoDrain: r.NoDrain, Fill: benchFill}
 	path := s.path(!r.Allocate)
 	switch {
 	case r.Allocate:
 		if err := s.create(path, s.b.vast); err != nil {
-			return 0, err
+			return t, err
 		}
-		defer os.Remove(path)
+		defer func() { err = errors.Join(err, s.b.remove(path)) }()
 	case r.Trim:
 		if err := s.fill(ctx); err != nil {
-			return 0, err
+			return t, err
 		}
 	}
 	if r.Write {
@@ -175,7 +208,7 @@ func (s *ownSide) run(ctx context.Context, r benchRow, count int) (time.Duration
 		l.Kind = vdisk.Discard
 		defer s.fill(ctx)
 	}
-	return s.load(path, l, r.Trim)
+	return s.load(path, l)
 }
 
 type qemuSide struct {
@@ -262,20 +295,21 @@ func output(ctx context.Context, name string, args ...string) ([]byte, error) {
 	return out, err
 }
 
-func (s *qemuSide) run(ctx context.Context, r benchRow, count int) (time.Duration, error) {
+func (s *qemuSide) run(ctx context.Context, r benchRow, count int) (t taken, err error) {
 	path := s.path(!r.Allocate)
 	if r.Trim {
 		if err := s.fill(ctx); err != nil {
-			return 0, err
+			return t, err
 		}
 		defer s.fill(ctx)
-		return s.trim(ctx, path, r, count)
+		t.steady, err = s.trim(ctx, path, r, count)
+		return t, err
 	}
 	if r.Allocate {
 		if err := s.create(ctx, path, s.b.vast); err != nil {
-			return 0, err
+			return t, err
 		}
-		defer os.Remove(path)
+		defer func() { err = errors.Join(err, s.b.remove(path)) }()
 	}
 	args := []string{"-c", strconv.Itoa(count), "-d", strconv.Itoa(r.Depth), "-s", strconv.FormatInt(r.Size, 10), "-S", strconv.FormatInt(s.b.step(r), 10)}
 	if r.Write {
@@ -287,11 +321,11 @@ func (s *qemuSide) run(ctx context.Context, r benchRow, count int) (time.Duratio
 	if r.NoDrain {
 		args = append(args, "--no-drain")
 	}
-	took, err := s.bench(ctx, path, args...)
+	t.steady, err = s.bench(ctx, path, args...)
 	if err == nil && r.Write {
 		err = settle(path)
 	}
-	return took, err
+	return t, err
 }
 
 // trim adds up the times that qemu-io gives for each command, and takes its own for
