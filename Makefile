@@ -25,7 +25,7 @@ bench:
 
 # Virtual disks: over a million crash states, and many more random logs; see docs/vdisk.md. Takes half an hour of one CPU.
 crash:
-	go test ./vdisk -timeout 6h -v -run 'EveryCrash|ReplayAgrees' -args -crash-operations 3 -crash-sample 6 -replay-cases 500000
+	go test ./vdisk -timeout 6h -v -run 'EveryCrash|ReplayAgrees' -args -crash-operations 3 -crash-sample 5 -replay-cases 500000
 
 # All forms of the host image, and the guest's files, in build/; see docs/boot.md.
 image:

@@ -445,8 +445,14 @@ func (im *Image) trimFree() error {
 			if err := im.flush(); err != nil {
 				return err
 			}
-			im.space.settle(im.space.takeOld())
-			return im.space.trimBehind()
+			for from := int64(0); ; {
+				old, next, ok := im.space.takeOld(from)
+				if !ok {
+					return im.space.trimBehind()
+				}
+				im.space.settle(old)
+				from = next
+			}
 		})
 	})
 }

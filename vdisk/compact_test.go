@@ -429,10 +429,13 @@ func TestFreedSpaceKeepsItsContentClass(t *testing.T) {
 	defer im.Close()
 	p := bytes.Repeat([]byte{1}, mib)
 	classes := func() (cs []content) {
-		for _, r := range im.space.free {
-			cs = append(cs, r.c)
+		for at := int64(0); ; {
+			m, n, c, any := im.space.free.next(at)
+			if !any {
+				return cs
+			}
+			cs, at = append(cs, c), m+n
 		}
-		return cs
 	}
 	expect := func(what string, want ...content) {
 		t.Helper()

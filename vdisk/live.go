@@ -192,9 +192,16 @@ func openFrozen(open func(readOnly bool) (*Image, error)) (*Image, error) {
 // settle makes the image as Close would leave it, with nothing under way. A later
 // write begins a new session, with new identities.
 func (im *Image) settle() error {
-	if err := im.retire(); err != nil {
+	err := im.retire()
+	if err == nil {
+		// The file may be shorter now, and grow again before the next flush: what
+		// lay at its end must be gone, and the log not say that it was there.
+		err = im.b.Flush()
+	}
+	if err != nil {
 		return im.fail(err)
 	}
+	im.j.flushed = im.space.fileEnd()
 	im.session.Store(sessionNone)
 	im.j.guid = GUID{}
 	return nil

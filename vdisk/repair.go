@@ -245,13 +245,19 @@ func (r *repairer) leaks() error {
 	if err != nil {
 		return err
 	}
-	for i, f := range im.space.free {
+	for at := int64(0); ; {
+		m, k, c, any := im.space.free.next(at)
+		if !any {
+			return im.Close()
+		}
+		at = m + k
+		f := freeRegion{m * mib, k * mib, c}
 		size, err := r.b.Size()
 		if err != nil {
 			return errors.Join(err, im.Close())
 		}
 		n := min(f.n, size-f.off)
-		last := r.cap == 0 && i == len(im.space.free)-1 && f.off+f.n == im.space.end
+		last := r.cap == 0 && f.off+f.n == im.space.end
 		if n <= 0 || !last && readsZero(r.b, f.off, n) {
 			continue
 		}
@@ -266,5 +272,4 @@ func (r *repairer) leaks() error {
 			r.did(flawLeak, f.off, false, "%d MiB belonged to nothing and were given back", f.n/mib)
 		}
 	}
-	return im.Close()
 }

@@ -40,7 +40,7 @@ func (r *repairer) claim() error {
 	s.end = roundUp(r.size, mib)
 	if s.limit != 0 { // it can not grow: what nothing names is free
 		s.end = min(roundUp(all.end, mib), s.limit&^(mib-1))
-		all.free(s.end, func(off, n int64) { s.free = append(s.free, freeRegion{off, n, holdsOld}) })
+		all.free(s.end, func(off, n int64) { s.insert(freeRegion{off, n, holdsOld}) })
 	}
 	if err == nil && inLog != 0 {
 		err = r.moveLog(inLog)

@@ -5,6 +5,10 @@ import (
 	"io"
 )
 
+// maxInUse is how far into a file anything may lie: four times the largest disk. What
+// is known of a file's space grows with that.
+const maxInUse = 4 * maxDisk
+
 // A usage is one bit for each MiB of the file: taken or free. The format allocates
 // in whole MiB, so this is all that is known of the space of a file, 8 MiB of it
 // for 64 TiB.
@@ -52,6 +56,9 @@ func (u *usage) free(end int64, f func(off, n int64)) {
 // stops the scan by returning an error.
 func (im *Image) scan(size int64, report func(error) error) (*usage, error) {
 	u := &usage{}
+	if end := im.hdr.LogOffset + uint64(im.hdr.LogLength); size > maxInUse || end > maxInUse {
+		return nil, ErrAbsurdSize.at(headerOffset1, "the file is %d bytes long and its log ends at %#x, farther than any image reaches", size, end)
+	}
 	u.take(0, headerSectionSize)
 	u.take(int64(im.hdr.LogOffset), int64(im.hdr.LogLength))
 	for _, r := range im.regions {
@@ -113,6 +120,8 @@ func (im *Image) scanEntry(u *usage, index uint64, e batEntry, size int64) error
 		return ErrBlockPlace.at(off, "%s lies at %#x, among the headers", what, e.offset())
 	case bitmap && e.offset() > size-n:
 		return ErrBitmapPlace.at(off, "%s (%#x+%#x) reaches beyond the file's end %#x", what, e.offset(), n, size)
+	case e.offset() >= maxInUse:
+		return ErrAbsurdSize.at(off, "%s lies at %#x, farther than any image reaches", what, e.offset())
 	case e.offset() >= size || e.offset() < 0:
 		return ErrBlockBeyondEnd.at(off, "%s lies at %#x, beyond the file's end %#x: the file was truncated, or the entry is damaged", what, e.offset(), size)
 	}
@@ -140,12 +149,12 @@ func (im *Image) findSpace(size int64) error {
 	}
 	s := &im.space
 	s.end = u.end
-	u.free(u.end, func(off, n int64) { s.free = append(s.free, freeRegion{off, n, holdsOld}) })
+	u.free(u.end, func(off, n int64) { s.insert(freeRegion{off, n, holdsOld}) })
 	if s.limit == 0 {
 		// What lies behind the last block, left by a crash or another tool, may
 		// hold anything; only what the file grows by is sure to be zero.
 		if s.end = max(u.end, roundUp(size, mib)); s.end > u.end {
-			s.free = append(s.free, freeRegion{u.end, s.end - u.end, holdsOld})
+			s.insert(freeRegion{u.end, s.end - u.end, holdsOld})
 		}
 	}
 	return nil

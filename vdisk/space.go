@@ -2,7 +2,6 @@ package vdisk
 
 import (
 	"fmt"
-	"sort"
 	"sync"
 )
 
@@ -27,9 +26,9 @@ type space struct {
 	limit int64 // the backing's capacity; 0 if it grows
 
 	mu    sync.Mutex
-	end   int64        // first byte never allocated
-	size  int64        // of the backing: allocated ahead of end, reads as zero from end on
-	free  []freeRegion // sorted, disjoint, alike neighbours merged
+	end   int64 // first byte never allocated
+	size  int64 // of the backing: allocated ahead of end, reads as zero from end on
+	free  freeMap
 	given []freeRegion // given back, but the metadata that says so is not durable yet
 	holes bool         // some of free may hold holes
 }
@@ -43,13 +42,11 @@ func (s *space) alloc(n int64) (off int64, c content, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for want := holdsZeroes; want <= holdsOld; want++ {
-		for i, r := range s.free {
-			if r.c == want && r.n >= n {
-				return r.off, want, s.cut(i, n)
-			}
+		if m, ok := s.free.find(want, n/mib); ok {
+			return m * mib, want, s.cut(m*mib, n)
 		}
 	}
-	if s.limit != 0 && s.end+n > s.limit || s.end+n > maxFileEnd {
+	if s.limit != 0 && s.end+n > s.limit || s.end+n > maxInUse {
 		return 0, 0, fmt.Errorf("%w: %d bytes more do not fit behind %d; trim and compact the image, or enlarge its place", ErrNoSpace, n, s.end)
 	}
 	if s.end+n > s.size {
@@ -75,21 +72,21 @@ func (s *space) alloc(n int64) (off int64, c content, err error) {
 func (s *space) allocBelow(n, limit int64) (off int64, c content, ok bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for i, r := range s.free {
-		if r.off+n > limit {
-			break
-		}
-		if r.n >= n {
-			return r.off, r.c, true, s.cut(i, n)
+	best := int64(-1)
+	for have := holdsZeroes; have <= holdsOld; have++ {
+		if m, found := s.free.find(have, n/mib); found && m*mib+n <= limit && (best < 0 || m*mib < best) {
+			best, c = m*mib, have
 		}
 	}
-	return 0, 0, false, nil
+	if best < 0 {
+		return 0, 0, false, nil
+	}
+	return best, c, true, s.cut(best, n)
 }
 
-// cut takes n bytes from the start of a free region. mu is held.
-func (s *space) cut(i int, n int64) error {
-	r := s.free[i]
-	if end := r.off + n; end > s.size {
+// cut takes n free bytes. mu is held.
+func (s *space) cut(off, n int64) error {
+	if end := off + n; end > s.size {
 		// The file ends within its last MiB; what is allocated must
 		// be in it, or a crash leaves a block that reaches beyond.
 		if err := s.b.Truncate(end); err != nil {
@@ -97,11 +94,7 @@ func (s *space) cut(i int, n int64) error {
 		}
 		s.size = end
 	}
-	if r.n == n {
-		s.free = append(s.free[:i], s.free[i+1:]...)
-	} else {
-		s.free[i].off, s.free[i].n = r.off+n, r.n-n
-	}
+	s.free.take(off/mib, n/mib)
 	return nil
 }
 
@@ -137,22 +130,10 @@ func (s *space) takeGiven() []freeRegion {
 func (s *space) harden() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.holes {
-		return
+	if s.holes {
+		s.free.harden()
+		s.holes = false
 	}
-	old := s.free
-	s.free = s.free[:0]
-	for _, r := range old {
-		if r.c == holdsHoles {
-			r.c = holdsZeroes
-		}
-		if n := len(s.free); n > 0 && s.free[n-1].c == r.c && s.free[n-1].off+s.free[n-1].n == r.off {
-			s.free[n-1].n += r.n
-		} else {
-			s.free = append(s.free, r)
-		}
-	}
-	s.holes = false
 }
 
 func (s *space) settle(g []freeRegion) {
@@ -176,21 +157,8 @@ func (s *space) settle(g []freeRegion) {
 }
 
 func (s *space) insert(r freeRegion) {
-	i := sort.Search(len(s.free), func(i int) bool { return s.free[i].off >= r.off })
-	if i < len(s.free) && r.off+r.n > s.free[i].off || i > 0 && s.free[i-1].off+s.free[i-1].n > r.off {
-		panic(fmt.Sprintf("vdisk: region %#x+%#x was free already", r.off, r.n))
-	}
-	s.free = append(s.free, freeRegion{})
-	copy(s.free[i+1:], s.free[i:])
-	s.free[i] = r
-	for i = max(i-1, 0); i+1 < len(s.free); {
-		a, b := s.free[i], s.free[i+1]
-		if a.off+a.n == b.off && a.c == b.c {
-			s.free[i].n += b.n
-			s.free = append(s.free[:i+1], s.free[i+2:]...)
-		} else if i++; a.off > r.off {
-			break
-		}
+	if !s.free.put(r.off/mib, r.n/mib, r.c) {
+		panic(fmt.Sprintf("vdisk: of region %#x+%#x some was free already", r.off, r.n))
 	}
 }
 

@@ -19,9 +19,9 @@ func (s *space) trimEnd() error {
 
 // fold makes what is free at the end never allocated. mu is held.
 func (s *space) fold() {
-	for n := len(s.free); n > 0 && s.free[n-1].off+s.free[n-1].n == s.end; n-- {
-		s.end = s.free[n-1].off
-		s.free = s.free[:n-1]
+	if n := s.free.before(s.end / mib); n > 0 {
+		s.end -= n * mib
+		s.free.take(s.end/mib, n)
 	}
 }
 
@@ -43,11 +43,7 @@ func (s *space) reach(end int64) error {
 func (s *space) mayDrop() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	end := s.end
-	for i := len(s.free) - 1; i >= 0 && s.free[i].off+s.free[i].n == end; i-- {
-		end = s.free[i].off
-	}
-	return s.limit == 0 && end < s.size
+	return s.limit == 0 && s.end-s.free.before(s.end/mib)*mib < s.size
 }
 
 // inUse is how far the file reaches, of a partition how far into it anything lies.
@@ -64,30 +60,29 @@ func (s *space) inUse() int64 {
 func (s *space) packed() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	n := s.end
-	for _, r := range s.free {
-		n -= r.n
-	}
+	n := s.end - s.free.total*mib
 	for _, r := range s.given {
 		n -= r.n
 	}
 	return n
 }
 
-// takeOld takes the free regions that were not trimmed, for settle.
-func (s *space) takeOld() (old []freeRegion) {
+// takeOld takes free regions that were not trimmed, for settle, from one place on; ok
+// is false behind the last. With them it answers where to go on.
+func (s *space) takeOld(from int64) (old []freeRegion, next int64, ok bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	kept := s.free[:0]
-	for _, r := range s.free {
-		if r.c == holdsOld {
-			old = append(old, r)
-		} else {
-			kept = append(kept, r)
+	for len(old) < 4096 {
+		m, n, c, any := s.free.next(from / mib)
+		if !any {
+			return old, from, len(old) > 0
+		}
+		if from = (m + n) * mib; c == holdsOld {
+			s.free.take(m, n)
+			old = append(old, freeRegion{m * mib, n * mib, c})
 		}
 	}
-	s.free = kept
-	return old
+	return old, from, true
 }
 
 // trimBehind trims the rest of a partition.
