@@ -67,7 +67,7 @@ var shortOps = []struct {
 		return s.resized(im.Resize(context.Background(), 3*mib))
 	}},
 	{"shrink", func(im *Image, s *shortRun) error {
-		if im.Size() == 2*mib || im.parent != nil {
+		if im.Size() == 2*mib {
 			return errSkip
 		}
 		s.sizes = append(s.sizes, 2*mib)
@@ -76,6 +76,21 @@ var shortOps = []struct {
 		}
 		for i := range s.may[2] {
 			s.may[2][i] = []byte{0} // when it is grown again
+		}
+		return nil
+	}},
+	{"shrink to block 0, and back", func(im *Image, s *shortRun) error {
+		if im.Size() != 2*mib {
+			return errSkip
+		}
+		for _, size := range []int64{mib, 2 * mib} {
+			s.sizes = append(s.sizes, size)
+			if err := s.resized(im.ResizeAndDiscard(context.Background(), size)); err != nil {
+				return err
+			}
+			for i := range s.may[1] {
+				s.may[1][i] = []byte{0}
+			}
 		}
 		return nil
 	}},
@@ -108,7 +123,7 @@ var shortOps = []struct {
 }
 
 // shortPrefixes are what happens before the runs.
-var shortPrefixes = [][]int{nil, {0, 2, 5, 3, 5}, {9, 8, 0, 5, 3}, {0, 2, 12, 5, 3}}
+var shortPrefixes = [][]int{nil, {0, 2, 5, 3, 5}, {9, 8, 0, 5, 3}, {0, 2, 13, 5, 3}}
 
 var errSkip = errors.New("not here")
 

@@ -187,9 +187,7 @@ func layoutCrashes(t *testing.T, seed uint64) (states int) {
 	for i := range 50 {
 		var err error
 		switch op := rng.IntN(12); {
-		case op == 0 && kind == "child":
-			err = r.resize(im, min(layoutMax, r.size()+(1+rng.Int64N(200))*4096))
-		case op < 2 && kind != "child":
+		case op < 2:
 			err = r.resize(im, mib/2+rng.Int64N((layoutMax-mib/2)/4096)*4096)
 		case op == 2:
 			_, err = im.Compact(context.Background(), func(c Compaction) {

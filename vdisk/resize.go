@@ -14,7 +14,8 @@ var ErrHoldsData = errors.New("the disk holds data behind the new end")
 // Resize makes the virtual disk this many bytes long, whole logical sectors, while
 // requests go on. What is gained reads as zero. A disk is made smaller only if all
 // that lies behind the new end reads as zero (ErrHoldsData otherwise); requests that
-// reach there get ErrBeyondEnd. Differencing images only grow. After a crash the disk
+// reach there get ErrBeyondEnd. Of a differencing image what the parent holds there
+// counts too, and does not come back when the image grows again. After a crash the disk
 // has the old size or the new one; after an error, or when ctx has ended, the old one,
 // but for errors of giving space back, which come last.
 //
@@ -199,9 +200,9 @@ func (im *Image) setEntry(i, want uint64, barrier bool) error {
 
 // clearEntries makes BAT entries that no block of the disk has zero. held, if it is
 // not nil, gets the places that they speak of.
-func (im *Image) clearEntries(from, to uint64, held func(off int64)) error {
+func (im *Image) clearEntries(from, to uint64, held func(off int64, bitmap bool)) error {
 	for i := from; i < to; i++ {
-		bitmap := (i+1)%(im.g.chunkRatio+1) == 0
+		bitmap := im.isBitmap(i)
 		if bitmap && i < im.g.entries {
 			continue
 		}
@@ -216,8 +217,8 @@ func (im *Image) clearEntries(from, to uint64, held func(off int64)) error {
 		if err := im.fail(im.meta.setWord(at, 0, false)); err != nil {
 			return err
 		}
-		if e := batEntry(w); held != nil && !bitmap && e.state() == present {
-			held(e.offset())
+		if e := batEntry(w); held != nil && (e.state() == present || e.state() == partial) {
+			held(e.offset(), bitmap)
 		}
 		if err := im.throttle(); err != nil {
 			return err
@@ -228,9 +229,6 @@ func (im *Image) clearEntries(from, to uint64, held func(off int64)) error {
 
 // The size comes first, then what it makes unreachable is given back.
 func (im *Image) shrink(ctx context.Context, p *params, discard bool) error {
-	if im.p.HasParent {
-		return fmt.Errorf("%w: a differencing image can not become smaller: what its parent holds would come to light when it grows again; commit it or convert it first", ErrUnsupported)
-	}
 	size := int64(p.DiskSize)
 	if !discard {
 		if err := im.dataBehind(ctx, size); err != nil {
@@ -261,15 +259,65 @@ func (im *Image) shrink(ctx context.Context, p *params, discard bool) error {
 		im.diskSz.Store(im.p.DiskSize)
 		return err
 	}
-	err = im.clearEntries(g.entries, old, func(off int64) { im.space.giveBack(off, int64(p.BlockSize)) })
+	var bitmaps []int64
+	err = im.clearEntries(g.entries, old, func(off int64, bitmap bool) {
+		if bitmap {
+			bitmaps = append(bitmaps, off)
+		} else {
+			im.space.giveBack(off, int64(p.BlockSize))
+		}
+	})
+	if err == nil {
+		err = im.clearBitsBehind(size)
+	}
 	if err == nil {
 		err = im.commit.do(im.flush)
+	}
+	if err == nil && len(bitmaps) > 0 {
+		err = im.exclusively(func() error {
+			if err := im.flush(); err != nil {
+				return err
+			}
+			return im.leaveBehind() // no replay may write there
+		})
+		for _, off := range bitmaps {
+			if err == nil {
+				im.meta.forget(off, bitmapSize)
+				im.space.giveBack(off, bitmapSize)
+			}
+		}
 	}
 	if err == nil {
 		err = im.dropEnd()
 	}
 	if err != nil {
 		return fmt.Errorf("vdisk: the disk has its new size, but what it gave up was not all given back: %w", err)
+	}
+	return nil
+}
+
+// clearBitsBehind clears the bits that the last chunk's sector bitmap, if there is one,
+// has for what lies behind the disk's end.
+func (im *Image) clearBitsBehind(size int64) error {
+	if !im.p.HasParent {
+		return nil
+	}
+	bs, last := int64(im.p.BlockSize), im.g.blocks-1
+	w, err := im.meta.word(im.batOff + 8*int64(im.g.bitmapIndex(last/im.g.chunkRatio)))
+	if err != nil || batEntry(w).state() != present {
+		return err
+	}
+	for n := last; n < (last/im.g.chunkRatio+1)*im.g.chunkRatio; n++ {
+		from := max(0, size-int64(n)*bs)
+		if from == bs {
+			continue
+		}
+		if err := im.fail(im.fillBitmap(n, from, bs-from, false)); err != nil {
+			return err
+		}
+		if err := im.throttle(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -296,8 +344,8 @@ func (im *Image) dataBehind(ctx context.Context, off int64) error {
 	return nil
 }
 
-// dataIn looks for anything but zeroes in [in, end) of a block without a parent; at
-// is -1 if there is nothing.
+// dataIn looks for anything but zeroes in [in, end) of a block, or of what the parent
+// shows there; at is -1 if there is nothing.
 func (im *Image) dataIn(block uint64, in, end int64, buf []byte) (at int64, err error) {
 	for in < end {
 		n, err := im.peek(block, in, buf[:min(int64(len(buf)), end-in)])
@@ -317,18 +365,26 @@ func (im *Image) dataIn(block uint64, in, end int64, buf []byte) (at int64, err 
 	return -1, nil
 }
 
-// peek reads a part of a fully present block, wherever the disk ends; n is zero if
-// the block has no place.
+// peek reads a part of a block, wherever the disk ends; n is zero if nothing is stored
+// for it, here or below.
 func (im *Image) peek(block uint64, in int64, p []byte) (n int, err error) {
 	l := &im.blocks[block%uint64(len(im.blocks))]
 	l.RLock()
 	defer l.RUnlock()
 	e, err := im.entry(block)
-	if err != nil || e.state() != present {
+	if err != nil {
 		return 0, err
 	}
 	if im.closed.Load() {
 		return 0, ErrClosed
+	}
+	switch {
+	case e.state() == partial:
+		return len(p), im.readPartial(block, e, in, p)
+	case e.state() == notPresent && im.parent != nil:
+		return len(p), im.parent.readThrough(p, int64(block)*int64(im.p.BlockSize)+in)
+	case e.state() != present:
+		return 0, nil
 	}
 	if n, err = im.b.ReadAt(p, e.offset()+in); err == io.EOF {
 		clear(p[n:]) // the file ends where the disk does

@@ -132,8 +132,100 @@ func TestAChildGrowsAndItsParentDoesNotShineThrough(t *testing.T) {
 		compare(t, im, m)
 		randomOps(t, im, m, rand.New(rand.NewPCG(5, 5)), 100)
 	}
-	if err := im.Resize(ctx, mib); !errors.Is(err, ErrUnsupported) {
-		t.Errorf("a child that becomes smaller: %v", err)
+	if err := im.Close(); err != nil {
+		t.Fatal(err)
+	}
+	clean(t, b, o)
+}
+
+// What a child gave up stays away when it grows again: its own data, and what its
+// parent holds there; and its sector bitmaps give their places back.
+func TestAChildShrinksAndItsParentDoesNotShineThrough(t *testing.T) {
+	ctx := context.Background()
+	const size, chunk = 9 << 30, 4 << 30 // sectors of 512 bytes
+	parent := NewMemory()
+	if err := Create(parent, CreateOptions{Size: size, BlockSize: mib}); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Open(parent, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	data := make([]byte, mib)
+	fill(rand.New(rand.NewPCG(4, 4)), data)
+	places := []int64{0, mib, 2 * mib, chunk - mib, chunk, chunk + 3*mib, 2 * chunk}
+	for _, off := range places {
+		if _, err := p.WriteAt(data, off); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b := NewMemory()
+	if err := Create(b, CreateOptions{Parent: p, BlockSize: mib}); err != nil {
+		t.Fatal(err)
+	}
+	p.Close()
+	o := Options{Parent: func([]ParentPath) (Backing, error) { return parent.Snapshot(), nil }}
+	im, err := Open(b, o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, off := range []int64{mib, chunk, 2 * chunk} { // partially present; and one whole
+		if _, err := im.WriteAt(data[:8*kib], off+8*kib); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := im.WriteAt(data, chunk+mib); err != nil {
+		t.Fatal(err)
+	}
+	const end = mib + 12*kib // in the midst of what was written
+	for _, n := range []int64{2*chunk + 64*kib, chunk + 3*mib, chunk - mib, 2 * mib, end} {
+		if err := im.Resize(ctx, n); !errors.Is(err, ErrHoldsData) {
+			t.Fatalf("made %d bytes long where the parent has data: %v", n, err)
+		}
+		if err := im.ResizeAndDiscard(ctx, n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := im.space.inUse(); n > 16*mib {
+		t.Errorf("the file is %d bytes long, with %d of disk", n, im.Size())
+	}
+	fs, err := Check(b.Snapshot(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range fs {
+		if f.Severity != Noted {
+			t.Errorf("check: %v", f)
+		}
+	}
+	if err := im.Resize(ctx, size); err != nil {
+		t.Fatal(err)
+	}
+	got := make([]byte, mib)
+	for _, off := range append(places, chunk+mib) {
+		want := make([]byte, mib)
+		if off < end {
+			copy(want, data[:min(mib, end-off)])
+			if off == mib {
+				copy(want[8*kib:12*kib], data)
+			}
+		}
+		if _, err := im.ReadAt(got, off); err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("grown again, the disk at %d holds what it should not", off)
+		}
+	}
+	// A block there that is written to in part is zero beside it.
+	if _, err := im.WriteAt(data[:4096], chunk+4096); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := im.ReadAt(got, chunk); err != nil {
+		t.Fatal(err)
+	}
+	if !allZero(got[:4096]) || !allZero(got[8192:]) || !bytes.Equal(got[4096:8192], data[:4096]) {
+		t.Error("beside what was written, the block is not zero")
 	}
 	if err := im.Close(); err != nil {
 		t.Fatal(err)
