@@ -115,7 +115,8 @@ func (l *load) bzImage() error {
 		if !h.relocatable {
 			return err
 		}
-		if at, err = l.places.bottom("kernel", h.initSize, 1<<20, 4<<30, h.align); err != nil {
+		// Not below: from there it moves itself up to pref (boot.rst, pref_address), whatever lies there.
+		if at, err = l.places.bottom("kernel", h.initSize, max(1<<20, h.pref), 4<<30, h.align); err != nil {
 			return err
 		}
 	}

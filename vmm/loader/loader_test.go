@@ -170,11 +170,17 @@ func TestBzImageIsEnteredAsTheBootProtocolSays(t *testing.T) {
 
 func TestBzImageMovesWhenItsPlaceIsTaken(t *testing.T) {
 	k := testBzImage()
-	le.PutUint64(k[hdrPrefAddress:], 1<<40)
+	le.PutUint64(k[hdrPrefAddress:], 512<<10) // from there it would reach beyond low memory
 	_, s := mustLoad(t, &Image{Kernel: k}, BzImage)
 	if s.Regs.RIP != 2<<20+0x200 {
 		t.Errorf("RIP is %#x, not the lowest aligned place", s.Regs.RIP)
 	}
+	// A kernel below its preferred address moves itself there, so there must be memory.
+	le.PutUint64(k[hdrPrefAddress:], testMem-4<<20)
+	if _, err := Load(newRAM(), &Image{Kernel: k, Map: testMap()}, new(vcpu.State)); err == nil {
+		t.Error("a kernel was loaded that moves itself out of memory")
+	}
+	le.PutUint64(k[hdrPrefAddress:], 512<<10)
 	k[hdrRelocatable] = 0
 	if _, err := Load(newRAM(), &Image{Kernel: k, Map: testMap()}, new(vcpu.State)); err == nil {
 		t.Error("a kernel that can not move was moved")
