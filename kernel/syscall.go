@@ -119,7 +119,7 @@ func syscall(f *sysFrame) uintptr {
 	case sysFutex:
 		return futex(f.di, uint32(f.si), uint32(f.dx), f.r10)
 	case sysNanosleep:
-		sleepUntil(after(timespec(f.di)))
+		sleepUntil(after(timespec(f.di) + timerSlack))
 		return 0
 	case sysSchedYield:
 		yield()

@@ -37,6 +37,11 @@ func (q *waitQueue) sleep(key uintptr, deadline int64) bool {
 	return true
 }
 
+// timerSlack is how much longer than asked for nanosleep takes, as on Linux
+// (PR_SET_TIMERSLACK's default), for which the runtime's monitor is made: it asks for
+// 20 us, and without slack it would wake fifty thousand times a second.
+const timerSlack = 50_000
+
 // sleepUntil blocks the current thread until the deadline.
 func sleepUntil(deadline int64) { block(this().current(), deadline, nil) }
 
