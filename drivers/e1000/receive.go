@@ -83,19 +83,17 @@ func (d *Device) receiveControl() uint32 {
 	return v
 }
 
-// receive hands on all frames that have arrived, and reports whether there were
-// any.
-func (d *Device) receive() bool {
-	any := false
+// receive hands on all frames that have arrived, and reports how many.
+func (d *Device) receive() (frames int) {
 	for {
 		n, more := d.receiveBatch()
 		if n > 0 {
-			any = true
+			frames += n
 			d.handler.Receive(d.rx.batch[:n])
 			clear(d.rx.batch[:n])
 		}
 		if !more {
-			return any
+			return frames
 		}
 	}
 }
