@@ -3,6 +3,9 @@ package migrate
 import (
 	"bytes"
 	"encoding/binary"
+	"time"
+
+	"github.com/klauspost/compress/s2"
 )
 
 // The payload of Pages is page data, then a table of runs, then a tail:
@@ -25,6 +28,7 @@ const (
 	_          method = iota
 	methodRaw         // as they are
 	methodZero        // all bytes zero: no data
+	methodS2          // one S2 block, smaller than the pages; needs featS2
 	numMethods
 )
 
@@ -43,50 +47,80 @@ type batch struct {
 	buf  []byte // room for header, data, table and tail
 	data int    // bytes of data so far
 	runs []run
-	raw  uint64 // pages, by method
+	raw  uint64 // pages with data, compressed or not
 	zero uint64
+	// compress has add compress, by way of block.
+	compress bool
+	packed   uint64 // compressed pages, of raw
+	block    []byte
+	took     time.Duration // to fill it
 }
 
 func newBatch() *batch {
 	return &batch{
 		buf:  make([]byte, headerSize+batchPages*PageSize+maxRuns*runSize+batchTail),
 		runs: make([]run, 0, maxRuns),
+		// Encode wants room for its worst case.
+		block: make([]byte, s2.MaxEncodedLen(chunk*PageSize)),
 	}
 }
 
 func (b *batch) reset() {
-	b.data, b.runs, b.raw, b.zero = 0, b.runs[:0], 0, 0
+	b.data, b.runs, b.raw, b.zero, b.packed = 0, b.runs[:0], 0, 0, 0
 }
 
 func (b *batch) empty() bool { return len(b.runs) == 0 }
 
 // room is how many pages can be added for certain.
 func (b *batch) room() uint64 {
-	return uint64(min(batchPages-b.data/PageSize, maxRuns-len(b.runs)))
+	return uint64(min(batchPages-(b.data+PageSize-1)/PageSize, maxRuns-len(b.runs)))
 }
 
-// add reads n pages, at most room, from first on and appends them.
+// add reads n pages, at most room and chunk, from first on and appends them.
 func (b *batch) add(g Guest, first, n uint64) {
 	at := headerSize + b.data
 	p := b.buf[at : at+int(n)*PageSize]
 	g.ReadPages(first, p)
-	// The pages lie where they are to be sent from; those behind a zero page
-	// move down over it.
-	for i := range n {
-		page := p[i*PageSize : (i+1)*PageSize]
-		if isZero(page) {
+	for i := uint64(0); i < n; {
+		k := i
+		for k < n && !isZero(p[k*PageSize:(k+1)*PageSize]) {
+			k++
+		}
+		if k > i {
+			b.put(first+i, k-i, p[i*PageSize:k*PageSize])
+		}
+		for i = k; i < n && isZero(p[i*PageSize:(i+1)*PageSize]); i++ {
 			b.extend(first+i, methodZero, 0)
 			b.zero++
-			continue
 		}
-		if to := headerSize + b.data; to != at+int(i)*PageSize {
-			copy(b.buf[to:to+PageSize], page)
-		}
-		b.data += PageSize
-		b.extend(first+i, methodRaw, PageSize)
-		b.raw++
 	}
 }
+
+// put appends n pages that are not zero. They lie in buf already, where they are to
+// be sent from or behind that; those behind zero pages, or behind what was
+// compressed, move down.
+func (b *batch) put(first, n uint64, pages []byte) {
+	b.raw += n
+	if b.compress {
+		if block := s2.Encode(b.block, pages); worthwhile(len(block), len(pages)) {
+			b.data += copy(b.buf[headerSize+b.data:], block)
+			b.runs = append(b.runs, run{first, uint16(n), methodS2, uint32(len(block))})
+			b.packed += n
+			return
+		}
+	}
+	if to := b.buf[headerSize+b.data:]; &to[0] != &pages[0] {
+		copy(to, pages)
+	}
+	b.data += len(pages)
+	for i := range n {
+		b.extend(first+i, methodRaw, PageSize)
+	}
+}
+
+// worthwhile tells whether to send a block instead of pages: if it saves an eighth,
+// since the target has to unpack it.
+func worthwhile(block, pages int) bool { return block <= pages-pages/8 }
 
 func (b *batch) extend(page uint64, m method, size uint32) {
 	if k := len(b.runs); k > 0 {
@@ -112,6 +146,19 @@ func (b *batch) frame(round uint32) []byte {
 	}
 	w = le.AppendUint32(w, round)
 	return le.AppendUint32(w, uint32(len(b.runs)))
+}
+
+// unpack decodes a methodS2 run into buf, which has room for chunk pages.
+func (r run) unpack(buf, data []byte) ([]byte, error) {
+	want := int(r.pages) * PageSize
+	if n, err := s2.DecodedLen(data); err != nil || n != want {
+		return nil, protocolError("Pages: a compressed block of %d bytes (%v), not %d, at page %#x", n, err, want, r.first)
+	}
+	p, err := s2.Decode(buf[:want], data)
+	if err != nil {
+		return nil, protocolError("Pages: the compressed block at page %#x: %v", r.first, err)
+	}
+	return p, nil
 }
 
 var zeroPage [PageSize]byte
@@ -157,6 +204,11 @@ func (p *pages) next() (r run, data []byte, ok bool, err error) {
 	case methodRaw:
 		want = uint32(r.pages) * PageSize
 	case methodZero:
+	case methodS2:
+		if r.pages > chunk || r.bytes == 0 || r.bytes >= uint32(r.pages)*PageSize {
+			return r, nil, false, protocolError("Pages: %d bytes for %d compressed pages at page %#x", r.bytes, r.pages, r.first)
+		}
+		want = r.bytes
 	default:
 		return r, nil, false, protocolError("Pages: encoding %d does not exist", r.method)
 	}

@@ -71,16 +71,22 @@ func TestABatchCarriesPagesOfAllKindsInAnyOrder(t *testing.T) {
 			if rng.IntN(2) == 0 {
 				g.store(p, rng.IntN(wordsPerPage), rng.Uint64())
 			}
+			if rng.IntN(8) == 0 { // what can not be compressed
+				for i := range wordsPerPage {
+					g.store(p, i, rng.Uint64())
+				}
+			}
 		}
 		got := make([]byte, len(g.mem)*8)
 		want := make([]byte, len(g.mem)*8)
 		b.reset()
-		var raw, zero uint64
+		var raw, zero, packed uint64
 		for page := uint64(0); page < 600; {
-			n := min(b.room(), 1+rng.Uint64N(40), 600-page)
+			n := min(b.room(), 1+rng.Uint64N(chunk), 600-page)
 			if n == 0 {
 				break
 			}
+			b.compress = rng.IntN(3) > 0
 			b.add(g, page, n)
 			g.ReadPages(page, want[page*PageSize:(page+n)*PageSize])
 			page += n + rng.Uint64N(3)
@@ -97,15 +103,22 @@ func TestABatchCarriesPagesOfAllKindsInAnyOrder(t *testing.T) {
 			if !ok {
 				break
 			}
-			copy(got[r.first*PageSize:], data)
-			if r.method == methodRaw {
-				raw += uint64(r.pages)
-			} else {
+			switch r.method {
+			case methodZero:
 				zero += uint64(r.pages)
+			case methodS2:
+				packed += uint64(r.pages)
+				if data, err = r.unpack(make([]byte, chunk*PageSize), data); err != nil {
+					t.Fatal(err)
+				}
+				fallthrough
+			case methodRaw:
+				raw += uint64(r.pages)
 			}
+			copy(got[r.first*PageSize:], data)
 		}
-		if !bytes.Equal(got, want) || raw != b.raw || zero != b.zero {
-			t.Fatalf("differs; %d and %d pages, not %d and %d", raw, zero, b.raw, b.zero)
+		if !bytes.Equal(got, want) || raw != b.raw || zero != b.zero || packed != b.packed || packed == 0 || packed == raw {
+			t.Fatalf("differs; %d, %d and %d pages, not %d, %d and %d", raw, zero, packed, b.raw, b.zero, b.packed)
 		}
 	}
 }
@@ -140,6 +153,51 @@ func TestABadTableOfRunsIsRefused(t *testing.T) {
 			_, _, ok, err = p.next()
 		}
 		if err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("byte %#x set to %d: %v, not %q", c.at, c.to, err, c.want)
+		}
+	}
+}
+
+func TestABadCompressedBlockIsRefused(t *testing.T) {
+	w := newWorld(t)
+	g := newSimGuest(w.newHost("a", nil), Machine{Name: "g", Regions: small}, load{cpus: 1})
+	g.store(0, 0, 1)
+	g.store(1, 0, 2)
+	b := newBatch()
+	b.compress = true
+	b.add(g, 0, 2)
+	good := bytes.Clone(b.frame(0)[headerSize:])
+	if b.packed != 2 || len(b.runs) != 1 {
+		t.Fatalf("%d pages compressed, in %d runs", b.packed, len(b.runs))
+	}
+	table := b.data
+	for _, c := range []struct {
+		at   int
+		to   byte
+		want string
+	}{
+		{table + 8, 1, "not 4096"},              // fewer pages than the block has
+		{table + 8, 3, "not 12288"},             // more
+		{table + 8, chunk + 1, "17 compressed"}, // more than a block may have
+		{table + 9, 255, "compressed"},          // far more
+		{table + 12, 0, "0 bytes for 2"},        // none
+		{table + 13, 0x20, "for 2 compressed"},  // more than the pages themselves
+		{0, 0, "block of 0 bytes"},              // another length in the block
+		{2, 0xff, "block at page 0x0"},          // damaged inside
+	} {
+		bad := bytes.Clone(good)
+		bad[c.at] = c.to
+		p, err := parsePages(bad)
+		var r run
+		var data []byte
+		for ok := true; ok && err == nil; {
+			if r, data, ok, err = p.next(); ok {
+				_, err = r.unpack(make([]byte, chunk*PageSize), data)
+			}
+		}
+		if err == nil {
+			t.Errorf("byte %#x set to %d: taken", c.at, c.to)
+		} else if !strings.Contains(err.Error(), c.want) {
 			t.Errorf("byte %#x set to %d: %v, not %q", c.at, c.to, err, c.want)
 		}
 	}

@@ -43,14 +43,16 @@ func wholeMove(tb testing.TB) (s script) {
 		}
 	}
 	i := id{1}
-	s.add(msgHello, hello{min: 1, max: 1, features: featVerify, purpose: purposeMove, id: i, host: id{2}}.frame())
+	s.add(msgHello, hello{min: 1, max: 1, features: knownFeatures, purpose: purposeMove, id: i, host: id{2}}.frame())
 	s.add(msgMachine, machineFrame(g.m))
 	for round := range uint32(2) {
 		s.add(msgRound, roundStart{round, round == 1, 64}.frame())
 		b := newBatch()
 		b.add(g, 0, 16)
 		if round == 0 {
+			b.compress = true
 			b.add(g, 16, 16)
+			b.compress = false
 			b.add(g, 32, 8)
 			b.add(g, 256, 24)
 		}
@@ -134,7 +136,11 @@ func FuzzFrame(f *testing.F) {
 		parseFail(b)
 		if p, err := parsePages(b); err == nil {
 			for ok := true; ok && err == nil; {
-				_, _, ok, err = p.next()
+				var r run
+				var data []byte
+				if r, data, ok, err = p.next(); ok && r.method == methodS2 {
+					r.unpack(make([]byte, chunk*PageSize), data)
+				}
 			}
 		}
 	})

@@ -82,6 +82,8 @@ type link struct {
 	written atomic.Uint64
 	read    atomic.Uint64 // bytes
 
+	queue int // bytes the connection was told to hold; the pipeline's
+
 	pen  chan struct{} // holds one value, which whoever writes a frame takes
 	wseq uint32
 
@@ -247,6 +249,33 @@ type place interface {
 	fmt.Stringer
 	accepts() msgSet
 }
+
+// bound tells the connection, if it can be told, to hold no more unacknowledged
+// bytes than the line carries in a moment, given how many were written in how long.
+// A window that grows until something is lost would fill every queue on the way, and
+// what lies in them the guest waits for in the end.
+func (l *link) bound(bytes uint64, writing time.Duration) {
+	c, ok := l.conn.(interface{ SetWriteBuffer(bytes int) error })
+	if !ok {
+		return
+	}
+	size := max(l.queue, minQueue)
+	// What the queue holds has been written, but not carried.
+	if carried := float64(bytes) - float64(size); carried > 0 {
+		want := carried / max(writing.Seconds(), 1e-6) * queueTime.Seconds()
+		size = int(min(max(want, minQueue), maxQueue)) &^ (minQueue - 1)
+	}
+	if size != l.queue {
+		l.queue = size
+		c.SetWriteBuffer(size) // one that stays larger is slower, not wrong
+	}
+}
+
+const (
+	queueTime = 100 * time.Millisecond
+	minQueue  = 128 << 10
+	maxQueue  = 8 << 20
+)
 
 // recv reads the next message that is not a keep-alive. One that is illegal
 // where this side is at that moment is refused before its payload is read. The

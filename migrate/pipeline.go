@@ -1,13 +1,55 @@
 package migrate
 
-import "time"
+import (
+	"sync/atomic"
+	"time"
+)
 
 // A pipeline overlaps encoding and sending: a goroutine reads pages from the
 // guest into batches, the caller's sends them, and the few batches go round
 // between the two. Nothing is allocated for a page or a batch.
+//
+// Whether compressing pays is measured, not known: it depends on the line, on both
+// hosts' processors, and on what the pages hold.
 type pipeline struct {
 	free chan *batch
 	sum  roundSum // of the last task
+	pace [2]pace  // pages as they are, pages compressed
+	// tried: a first batch has been compressed; the encoder's.
+	tried bool
+}
+
+// A pace is how long the pipeline lately took for a byte of pages; 0 if that is not
+// known.
+type pace struct{ picoseconds atomic.Int64 }
+
+func (p *pace) add(bytes uint64, took time.Duration) {
+	now := max(1, int64(took)*1000/int64(bytes))
+	if old := p.picoseconds.Load(); old != 0 {
+		now = old + (min(now, 4*old)-old)/4 // one delay is not yet a slow line
+	}
+	p.picoseconds.Store(now)
+}
+
+// fade forgets slowly: a way that was slow is tried again at some time, the sooner the
+// less it was slower.
+func (p *pace) fade() { p.picoseconds.Store(max(1, p.picoseconds.Load()*255/256)) }
+
+// compress decides for the next batch. Compressing is tried when the line first keeps
+// the encoder waiting, but not while the guest stands still.
+func (p *pipeline) compress(waited, last bool) bool {
+	plain, packed := &p.pace[0], &p.pace[1]
+	switch {
+	case packed.picoseconds.Load() == 0:
+		try := waited && !last && !p.tried
+		p.tried = p.tried || try
+		return try
+	case packed.picoseconds.Load() < plain.picoseconds.Load():
+		plain.fade()
+		return true
+	}
+	packed.fade()
+	return false
 }
 
 // depth is how many batches there are: one being filled, one being sent, and
@@ -37,6 +79,7 @@ type task struct {
 	group    int
 	encoding time.Duration // the encoder was busy
 	writing  time.Duration // the sender was busy
+	sent     time.Time     // the last batch
 }
 
 // send does t. The link's end ends it early.
@@ -44,7 +87,7 @@ func (p *pipeline) send(t *task) error {
 	full := make(chan *batch, depth)
 	go func() {
 		defer close(full)
-		t.encode(p.free, full)
+		t.encode(p, full)
 	}()
 	t.sum.round = t.round
 	for b := range full {
@@ -63,13 +106,26 @@ func (t *task) write(b *batch) {
 	if t.l.send(msgPages, f) != nil {
 		return
 	}
-	t.writing += time.Since(begin)
+	now := time.Now()
+	t.writing += now.Sub(begin)
+	// From one batch to the next, whatever held it up; that of the encoder shows
+	// here only when no other batch is left.
+	if !t.sent.IsZero() && b.raw >= batchPages/4 {
+		way := 0
+		if b.compress {
+			way = 1
+		}
+		t.g.pipe.pace[way].add(b.raw*PageSize, max(now.Sub(t.sent), b.took))
+	}
+	t.sent = now
 	t.bytes += uint64(len(f))
+	t.l.bound(t.bytes, t.writing)
 	t.sum.raw += b.raw
 	t.sum.zero += b.zero
 	t.g.rep.update(func(r *Report) {
 		r.Pages += b.raw + b.zero
 		r.Zero += b.zero
+		r.Packed += b.packed
 		r.Bytes = t.l.written.Load()
 	})
 }
@@ -82,16 +138,17 @@ const chunk = 16
 const maxScan = 128 << 20 / PageSize
 
 // encode fills batches with the pages of todo.
-func (t *task) encode(free <-chan *batch, full chan<- *batch) {
-	b := t.take(free)
+func (t *task) encode(p *pipeline, full chan<- *batch) {
+	b := t.take(p)
 	if b == nil {
 		return
 	}
 	begin := time.Now()
 	flush := func() bool {
-		t.encoding += time.Since(begin)
+		b.took = time.Since(begin)
+		t.encoding += b.took
 		full <- b
-		b = t.take(free)
+		b = t.take(p)
 		begin = time.Now()
 		return b != nil
 	}
@@ -133,14 +190,21 @@ func (t *task) stretch(first, limit uint64) (n uint64) {
 
 // take gets an empty batch; nil means that the link has ended. It is also where
 // the group size is set, once for every batch.
-func (t *task) take(free <-chan *batch) *batch {
+func (t *task) take(p *pipeline) *batch {
 	var b *batch
+	waited := false
 	select {
-	case b = <-free:
-	case <-t.l.ctx.Done():
-		return nil
+	case b = <-p.free:
+	default:
+		waited = true
+		select {
+		case b = <-p.free:
+		case <-t.l.ctx.Done():
+			return nil
+		}
 	}
 	b.reset()
+	b.compress = t.g.feats&featS2 != 0 && p.compress(waited, t.last)
 	if !t.last {
 		c := t.g.guest.Counters()
 		t.g.rep.update(func(r *Report) { r.Left = t.left })

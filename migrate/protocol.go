@@ -130,8 +130,9 @@ const (
 // Features.
 const (
 	featVerify = 1 << 0 // sums of all pages are compared before the commit
+	featS2     = 1 << 1 // runs of pages may be S2 blocks (github.com/klauspost/compress/s2)
 
-	knownFeatures = featVerify
+	knownFeatures = featVerify | featS2
 )
 
 // A msgType is what a frame is.

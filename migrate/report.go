@@ -26,6 +26,7 @@ type Report struct {
 	Rounds  []Round `json:"rounds"`
 	Pages   uint64  `json:"pages"` // sent or come, zero ones included
 	Zero    uint64  `json:"zero_pages"`
+	Packed  uint64  `json:"packed_pages"`  // of them, compressed
 	Skipped uint64  `json:"skipped_pages"` // not sent because already written again
 	Bytes   uint64  `json:"bytes"`         // on the line
 	Saved   uint64  `json:"state_bytes"`

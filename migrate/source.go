@@ -282,6 +282,7 @@ func (g *Migration) connect() (*link, error) {
 	if g.opts.Verify && g.feats&featVerify == 0 {
 		return l, errors.New("migrate: the target can not verify pages")
 	}
+	l.bound(0, 0)
 	if err := l.send(msgMachine, machineFrame(g.machine)); err != nil {
 		return l, err
 	}
@@ -620,6 +621,7 @@ type bandwidth struct {
 	rtt     time.Duration
 	bytes   float64 // weighted by age
 	seconds float64 // during which the sender was busy with the line
+	carried float64 // pages with data
 	encoded float64 // pages
 	encode  float64 // seconds the encoder was busy
 }
@@ -631,6 +633,7 @@ func (b *bandwidth) measure(t *task) {
 	keep := window / (window + float64(t.bytes))
 	b.bytes = b.bytes*keep + float64(t.bytes)
 	b.seconds = b.seconds*keep + t.writing.Seconds()
+	b.carried = b.carried*keep + float64(t.sum.raw)
 	b.encoded = b.encoded*keep + float64(t.sum.raw+t.sum.zero)
 	b.encode = b.encode*keep + t.encoding.Seconds()
 }
@@ -641,7 +644,11 @@ func (b *bandwidth) rate() float64 { return b.bytes / max(b.seconds, 1e-6) }
 // of them zero: two round trips (Prepared, Started), then the line or the
 // encoder, whichever is slower. The time state takes is not known before.
 func (b *bandwidth) estimate(pages uint64) time.Duration {
-	line := float64(pages) * PageSize / max(b.rate(), 1)
+	page := float64(PageSize) // compressed, as the last ones were
+	if b.carried > 0 {
+		page = min(page, b.bytes/b.carried)
+	}
+	line := float64(pages) * page / max(b.rate(), 1)
 	encoder := float64(pages) * b.encode / max(b.encoded, 1)
 	return 2*b.rtt + time.Duration(max(line, encoder)*1e9)
 }

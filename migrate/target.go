@@ -76,6 +76,7 @@ type session struct {
 	last     bool   // the round is the last
 	sum      roundSum
 	blob     []byte // the machine's state as far as it has come
+	unpacked []byte // room for the pages of a compressed run
 }
 
 func (s *session) enter(to targetState) {
@@ -355,6 +356,17 @@ func (s *session) pages(b []byte) error {
 		}
 		off := r.first - s.machine.Regions[i].first()
 		switch r.method {
+		case methodS2:
+			if s.features&featS2 == 0 {
+				return protocolError("compressed pages were not agreed on")
+			}
+			if s.unpacked == nil {
+				s.unpacked = make([]byte, chunk*PageSize)
+			}
+			if data, err = r.unpack(s.unpacked, data); err != nil {
+				return err
+			}
+			fallthrough
 		case methodRaw:
 			if err := s.in.WritePages(r.first, data); err != nil {
 				return fmt.Errorf("migrate: writing pages %#x+%#x: %w", r.first, n, err)

@@ -12,6 +12,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/udp"
 	"gvisor.dev/gvisor/pkg/waiter"
 )
@@ -33,11 +34,50 @@ func (n *Net) DialContext(ctx context.Context, network, address string) (net.Con
 	if err != nil {
 		return fail(err)
 	}
-	c, err := gonet.DialContextTCP(ctx, n.stack, full(to), ipv4.ProtocolNumber)
+	c, err := n.connect(ctx, full(to))
 	if err != nil {
 		return fail(err)
 	}
 	return c, nil
+}
+
+// Conn is a TCP connection.
+type Conn struct {
+	*gonet.TCPConn
+	ep tcpip.Endpoint
+}
+
+// SetWriteBuffer bounds what has been written but not yet acknowledged, from now on
+// to a fixed number of bytes.
+func (c *Conn) SetWriteBuffer(bytes int) error {
+	c.ep.SocketOptions().SetSendBufferSize(int64(bytes), true)
+	return nil
+}
+
+func (n *Net) connect(ctx context.Context, to tcpip.FullAddress) (*Conn, error) {
+	wq := new(waiter.Queue)
+	ep, err := n.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, wq)
+	if err != nil {
+		return nil, fmt.Errorf("open a TCP socket: %v", err)
+	}
+	entry, event := waiter.NewChannelEntry(waiter.WritableEvents)
+	wq.EventRegister(&entry)
+	defer wq.EventUnregister(&entry)
+	err = ep.Connect(to)
+	if _, started := err.(*tcpip.ErrConnectStarted); started {
+		select {
+		case <-event:
+			err = ep.LastError()
+		case <-ctx.Done():
+			ep.Close()
+			return nil, ctx.Err()
+		}
+	}
+	if err != nil {
+		ep.Close()
+		return nil, errors.New(err.String())
+	}
+	return &Conn{gonet.NewTCPConn(wq, ep), ep}, nil
 }
 
 // Listen takes connections at a TCP address, [HOST]:PORT. It does not wait for

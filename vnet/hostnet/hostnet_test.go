@@ -168,6 +168,31 @@ func TestTransferOverAnInterfaceShortOfRoom(t *testing.T) {
 	transfer(t, a, b, 1<<20, time.Minute)
 }
 
+func TestAWriteBufferBoundsWhatIsNotAcknowledged(t *testing.T) {
+	c := newCable(t)
+	a := host(t, static("net0", "10.0.0.1/24"), c.end[0])
+	b := host(t, static("net0", "10.0.0.2/24"), c.end[1])
+	l, err := b.Listen("tcp", ":7000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	conn, err := a.DialContext(timeout(t, 10*time.Second), "tcp", "10.0.0.2:7000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	const bound = 64 << 10
+	if err := conn.(*Conn).SetWriteBuffer(bound); err != nil {
+		t.Fatal(err)
+	}
+	c.end[0].setLink(false) // nothing is acknowledged any more
+	conn.SetWriteDeadline(time.Now().Add(100 * time.Millisecond))
+	if n, err := conn.Write(make([]byte, 1<<20)); err == nil || n != bound {
+		t.Errorf("%d bytes were taken: %v", n, err)
+	}
+}
+
 func TestLinkLossAndReturn(t *testing.T) {
 	c := newCable(t)
 	a := host(t, static("net0", "10.0.0.1/24"), c.end[0])
