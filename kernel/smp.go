@@ -180,19 +180,23 @@ func startAPs() {
 		print1("kernel: no memory to start other CPUs\n")
 		return
 	}
+	var c *cpu
 	for _, id := range madt.CPU[:madt.NCPU] {
 		if id == this().apicID || ncpu == maxCPU || id > 0xff && !x2apic {
 			continue
 		}
-		c := newCPU(ncpu, id)
-		if c == nil {
-			print1("kernel: no memory for another CPU\n")
-			break
+		if c == nil { // else one that did not start has left its own
+			if c = newCPU(ncpu, id); c == nil {
+				print1("kernel: no memory for another CPU\n")
+				break
+			}
 		}
+		c.apicID = id
 		st64(t+trampCPUVal, uint64(c.self))
 		st64(t+trampStackVal, uint64((*thread)(ptr(c.idle)).ksp))
 		if startAP(c, page) {
 			ncpu++
+			c = nil
 		} else {
 			print1("kernel: CPU with APIC ID ")
 			printUint(uint64(id))
@@ -217,12 +221,16 @@ func startAP(c *cpu, page uint64) bool {
 			delay(10)
 		}
 	}
-	for range 100 {
+	for range 1000 { // an emulated one may have to wait for its turn
 		if atomic.LoadUint32(&c.online) != 0 {
 			return true
 		}
 		delay(1000)
 	}
+	// Were it to come after all, it would find other code where it starts.
+	sendICR(c.apicID, icrAssert|lapic.ICR_DLV_INIT)
+	delay(200)
+	atomic.StoreUint32(&c.online, 0)
 	return false
 }
 
