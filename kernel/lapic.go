@@ -219,6 +219,14 @@ func armTimer(c *cpu) {
 	}
 }
 
+// interruptWithin makes a timer interrupt hit this CPU so many nanoseconds from now at
+// the latest.
+func interruptWithin(c *cpu, ns int64) {
+	if at := tscAt(Nanotime() + ns); c.armed == 0 || at < c.armed {
+		setHardwareTimer(c, at)
+	}
+}
+
 // earlier is the smaller of two times of which 0 means none.
 func earlier(a, b uint64) uint64 {
 	if a == 0 || b != 0 && b < a {

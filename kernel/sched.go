@@ -293,12 +293,18 @@ func preempt(c *cpu) {
 
 // idleLoop is every CPU's idle thread. Interrupts are on only inside haltOnce.
 func idleLoop() {
+	idled := false
 	for {
 		c := this()
 		if t := pick(c); t != nil {
+			if idled {
+				passOn(c)
+			}
+			idled = false
 			switchTo(c, t, false)
 			continue
 		}
+		idled = true
 		// Whoever enqueues after this sees the flag and sends an interrupt,
 		// which haltOnce cannot miss; whoever enqueued before is seen now.
 		atomic.SwapUint32(&c.idling, 1)
@@ -309,6 +315,23 @@ func idleLoop() {
 		}
 		leaveLazy(c)
 		atomic.StoreUint32(&c.idling, 0)
+	}
+}
+
+// passOn is for a CPU that was idle and has found a thread, maybe not the one that it
+// was woken for: enqueue set no timer for that one, on the word that this CPU would
+// come and steal it. So another idle CPU is sent, or the one where it waits is told to
+// end its current thread's slice; else it might wait there until something blocks.
+func passOn(c *cpu) {
+	for i := range ncpu {
+		o := cpuAt(i)
+		if o == c || atomic.LoadUint32(&o.rq.n) == 0 {
+			continue
+		}
+		if idle := findIdle(); idle != nil && wakeCPU(idle) {
+			return
+		}
+		sendIPI(o, vecResched)
 	}
 }
 

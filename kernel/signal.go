@@ -187,10 +187,21 @@ func signalFromTrap(f *trapFrame, fpu uintptr) {
 	}
 }
 
+// signalPause is how long a thread runs between a signal handler's end and the next.
+const signalPause = 200_000 // ns
+
 // signalFromSyscall delivers a pending signal at the end of a system call.
 func signalFromSyscall(f *sysFrame) {
 	t := this().current()
 	if f.fpu != 0 {
+		// A handler returns. What came while its signal was held off has had its
+		// interrupt, and the runtime sends no second signal before the first is
+		// taken, so it must not wait for the thread's next interrupt. Nor may it come
+		// at once: to who sends them as fast as they are taken the thread would
+		// never come forward.
+		if atomic.LoadUint64(&t.pending)&^t.mask != 0 {
+			interruptWithin(this(), signalPause)
+		}
 		return
 	}
 	sig := nextSignal(t)
