@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"sync"
 	"syscall"
 	"unsafe"
 )
@@ -28,7 +29,15 @@ type File struct {
 	f      *os.File
 	direct *os.File // the same, O_DIRECT; nil without
 	fixed  int64    // size of a block device; 0 for files
+
+	// turn is for large writes to a file by way of the page cache. File systems
+	// let one at a time into a file; here those that wait keep no thread.
+	turn sync.Mutex
 }
+
+// turnSize is the least that is large: copying it takes far longer than waking
+// whoever waits.
+const turnSize = 256 * kib
 
 // OpenFile opens a file as a backing.
 func OpenFile(path string, o FileOptions) (*File, error) {
@@ -93,8 +102,18 @@ func (b *File) pick(p []byte, off int64) *os.File {
 	return b.f
 }
 
-func (b *File) ReadAt(p []byte, off int64) (int, error)  { return b.pick(p, off).ReadAt(p, off) }
-func (b *File) WriteAt(p []byte, off int64) (int, error) { return b.pick(p, off).WriteAt(p, off) }
+func (b *File) ReadAt(p []byte, off int64) (int, error) { return b.pick(p, off).ReadAt(p, off) }
+
+func (b *File) WriteAt(p []byte, off int64) (int, error) {
+	f := b.pick(p, off)
+	if b.inTurn(f, len(p)) {
+		b.turn.Lock()
+		defer b.turn.Unlock()
+	}
+	return f.WriteAt(p, off)
+}
+
+func (b *File) inTurn(f *os.File, n int) bool { return n >= turnSize && f == b.f && b.fixed == 0 }
 
 func (b *File) Flush() error {
 	if err := syscall.Fdatasync(int(b.f.Fd())); err != nil {

@@ -34,7 +34,14 @@ func (b *File) vector(call uintptr, bufs [][]byte, off int64, each func([]byte, 
 		if b.direct != nil && aligned {
 			f = b.direct
 		}
+		inTurn := call == syscall.SYS_PWRITEV && b.inTurn(f, n)
+		if inTurn {
+			b.turn.Lock()
+		}
 		did, _, errno := syscall.Syscall6(call, f.Fd(), uintptr(unsafe.Pointer(&iov)), uintptr(k), uintptr(off), 0, 0)
+		if inTurn {
+			b.turn.Unlock()
+		}
 		runtime.KeepAlive(bufs)
 		if errno != 0 || int(did) != n {
 			at := off
