@@ -194,6 +194,8 @@ var damages = []struct {
 	}, ErrLog, true, nil},
 	{"blocks in one place", false, func(_ testing.TB, p *patient) { p.put(p.batAt(2), p.word(p.batAt(0))) }, ErrOverlap, true, nil},
 	{"block in the metadata", false, func(_ testing.TB, p *patient) { p.put(p.batAt(2), uint64(entry(present, p.md))) }, ErrOverlap, true, nil},
+	{"block in the BAT", false, func(_ testing.TB, p *patient) { p.put(p.batAt(2), uint64(entry(present, p.bat))) }, ErrOverlap, true, nil},
+	{"block in the BAT of a child", true, func(_ testing.TB, p *patient) { p.put(p.batAt(2), uint64(entry(present, p.bat))) }, ErrOverlap, true, nil},
 	{"block in the log", true, func(_ testing.TB, p *patient) { p.put(p.batAt(2), uint64(entry(present, p.log))) }, ErrOverlap, true, nil},
 	{"block on a bitmap", true, func(_ testing.TB, p *patient) {
 		p.put(p.batAt(2), uint64(entry(present, batEntry(p.word(p.bitmapAt())).offset())))

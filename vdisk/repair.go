@@ -81,7 +81,14 @@ func (r *repairer) run() (err error) {
 		err = r.entries()
 	}
 	if err == nil && r.im.p.HasParent {
-		err = r.bitmapsOfAll()
+		// What shared a place with a sector bitmap has its own, durably, before
+		// bits change.
+		if len(r.fixes) > before {
+			err = r.im.Flush()
+		}
+		if err == nil {
+			err = r.bitmapsOfAll()
+		}
 	}
 	if err == nil && len(r.fixes) > before {
 		err = r.im.Flush()

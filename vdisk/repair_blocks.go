@@ -1,6 +1,7 @@
 package vdisk
 
 import (
+	"context"
 	"fmt"
 	"io"
 )
@@ -9,9 +10,8 @@ import (
 // where there is room for copies.
 func (r *repairer) claim() error {
 	im := r.im
-	r.used = &usage{}
 	all := &usage{}
-	for _, u := range []*usage{r.used, all} {
+	regions := func(u *usage) {
 		u.take(0, headerSectionSize)
 		for _, g := range im.regions {
 			if int64(g.Offset)+int64(g.Length) <= roundUp(r.size, mib) {
@@ -19,18 +19,23 @@ func (r *repairer) claim() error {
 			}
 		}
 	}
-	log, logLen, inLog := int64(im.hdr.LogOffset), int64(im.hdr.LogLength), int64(0)
+	regions(all)
+	bat, _ := findRegion(im.regions, regionBAT)
+	log, logLen, inLog, inBAT := int64(im.hdr.LogOffset), int64(im.hdr.LogLength), int64(0), int64(0)
 	err := im.eachEntry(func(index uint64, e batEntry) error {
 		off := e.offset()
 		if e.state() <= unmapped || off < headerSectionSize || off >= r.size {
 			return nil
 		}
 		n := int64(im.p.BlockSize)
-		if (index+1)%(im.g.chunkRatio+1) == 0 {
+		if im.isBitmap(index) {
 			n = bitmapSize
 		}
 		if index < im.g.entries && off < log+logLen && log < off+n {
 			inLog = im.batOff + 8*int64(index)
+		}
+		if index < im.g.entries && off < int64(bat.Offset)+int64(bat.Length) && int64(bat.Offset) < off+n {
+			inBAT = im.batOff + 8*int64(index)
 		}
 		all.take(off, n)
 		return nil
@@ -45,8 +50,34 @@ func (r *repairer) claim() error {
 	if err == nil && inLog != 0 {
 		err = r.moveLog(inLog)
 	}
-	r.used.take(int64(im.hdr.LogOffset), logLen)
+	if err == nil && inBAT != 0 {
+		err = r.moveBAT(inBAT)
+	}
+	r.used = &usage{}
+	regions(r.used)
+	r.used.take(int64(im.hdr.LogOffset), int64(im.hdr.LogLength))
 	return err
+}
+
+// moveBAT leaves the BAT's place to the block that lies in it: with the first page of
+// entries that is written there the block would change, and a power cut before the
+// entry that leads to its copy leave it changed.
+func (r *repairer) moveBAT(at int64) error {
+	im := r.im
+	bat, _ := findRegion(im.regions, regionBAT)
+	to, c, err := im.space.alloc(int64(bat.Length))
+	if err != nil {
+		return err
+	}
+	r.did(ErrOverlap, at, false, "a block lay in the block allocation table (%#x+%#x); the table was moved to %#x", bat.Offset, bat.Length, to)
+	if err := im.begin(false); err != nil {
+		return err
+	}
+	if err := im.moveBAT(context.Background(), to, int64(bat.Length), c); err != nil {
+		return err
+	}
+	im.space.takeGiven() // the old place is the block's
+	return nil
 }
 
 // moveLog leaves the log's place to the block that lies in it: with the first entry

@@ -176,6 +176,67 @@ func TestRepairSurvivesPowerCuts(t *testing.T) {
 	}
 }
 
+// A block that lies in the BAT stays as it is when more pages of entries change than
+// one entry of the log holds, and the power goes between these.
+func TestRepairKeepsABlockThatLiesInTheBAT(t *testing.T) {
+	t.Parallel()
+	const blocks, perPage = 60000, logSector / 8
+	m := NewMemory()
+	if err := Create(m, CreateOptions{Size: blocks * mib, BlockSize: mib}); err != nil {
+		t.Fatal(err)
+	}
+	im, err := Open(m, Options{ReadOnly: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(n int, e uint64) {
+		var b [8]byte
+		le.PutUint64(b[:], e)
+		m.WriteAt(b[:], im.batOff+8*int64(im.g.batIndex(uint64(n))))
+	}
+	pages := 0
+	for n := 7; n < blocks; n += perPage {
+		put(n, uint64(entry(zeroed, 0))|1<<9) // a reserved bit
+		pages++
+	}
+	if pages <= 84 {
+		t.Fatalf("%d pages fit one entry", pages)
+	}
+	put(blocks-1, uint64(entry(present, im.batOff)))
+	want := make([]byte, mib)
+	m.ReadAt(want, im.batOff)
+	holds := func(m *Memory) {
+		t.Helper()
+		im, err := Open(m, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, mib)
+		if _, err := im.ReadAt(got, (blocks-1)*mib); err != nil || !bytes.Equal(got, want) {
+			t.Fatalf("the block has changed; %v", err)
+		}
+	}
+	rng := rand.New(rand.NewPCG(1, 41))
+	d := &crashDisk{Memory: m, durable: m.Snapshot()}
+	d.onEvent = func(d *crashDisk) {
+		if rng.IntN(5) > 0 {
+			return
+		}
+		c := d.cut(rng)
+		if _, err := Repair(c, RepairOptions{}); err != nil {
+			t.Fatalf("event %d: %v", d.events, err)
+		}
+		holds(c)
+	}
+	if _, err := Repair(d, RepairOptions{}); err != nil {
+		t.Fatal(err)
+	}
+	holds(d.Memory)
+	if d.events < pages {
+		t.Errorf("only %d events", d.events)
+	}
+}
+
 // On a partition the copies must find room in what the image does not use.
 func TestRepairOnAPartition(t *testing.T) {
 	for _, room := range []int64{0, 4 * mib} {
