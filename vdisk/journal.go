@@ -77,7 +77,10 @@ func (j *journal) flush(size int64) error {
 // append writes an entry and makes it durable. Everything issued before is durable
 // then too. The caller writes the pages in place next.
 func (j *journal) append(writes []logWrite, end int64) error {
-	e := logEntry{Sequence: j.seq + 1, GUID: j.guid, Flushed: uint64(j.flushed), Last: uint64(end), Writes: writes}
+	// FlushedFileOffset counts whole MiB (2.3.1.1), and a file that a crash cut
+	// off may have had more.
+	flushed := uint64(j.flushed) &^ (mib - 1)
+	e := logEntry{Sequence: j.seq + 1, GUID: j.guid, Flushed: flushed, Last: uint64(end), Writes: writes}
 	size := e.size()
 	if size > j.length-j.used() {
 		return fmt.Errorf("vdisk: a log of %d bytes, %d of them in use, can not hold an entry of %d", j.length, j.used(), size)
