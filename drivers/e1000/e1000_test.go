@@ -7,6 +7,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -687,6 +688,52 @@ func TestCloseWithFramesEverywhere(t *testing.T) {
 		}
 		if f := d.Buffer(60); f != nil {
 			t.Error("a closed device gave a buffer")
+		}
+	})
+}
+
+// flood is a peer that sends a new frame for each that is handed on.
+type flood struct {
+	*sink
+	m       *model
+	batches atomic.Int64
+}
+
+func (f *flood) Receive(batch []*frame.Frame) {
+	for _, b := range batch {
+		b.Release()
+		f.m.receive(packet(ownMAC, 60, 1), 0)
+	}
+	f.batches.Add(1)
+	f.poke()
+}
+
+func TestFloodKeepsNobodyFromSendingOrClosing(t *testing.T) {
+	each(t, func(t *testing.T, m *model) {
+		f := &flood{sink: newSink(), m: m}
+		d, err := Open(m.config(), f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range rxRing / 2 {
+			m.receive(packet(ownMAC, 60, 1), 0)
+		}
+		f.until(t, "the flood goes on", func() bool { return f.batches.Load() > 100 })
+		d.tx.mu.Lock()
+		d.tx.blocked = true // as after a Transmit without room
+		d.tx.mu.Unlock()
+		f.until(t, "who waits to send may go on", func() bool { return f.ready > 0 })
+		m.setLink(false)
+		f.until(t, "the link goes down", func() bool { return len(f.links) > 1 && !f.links[len(f.links)-1].Up })
+		closed := make(chan error, 1)
+		go func() { closed <- d.Close() }()
+		select {
+		case err := <-closed:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatal("Close hangs")
 		}
 	})
 }

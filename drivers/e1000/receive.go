@@ -83,19 +83,20 @@ func (d *Device) receiveControl() uint32 {
 	return v
 }
 
-// receive hands on all frames that have arrived, and reports how many.
-func (d *Device) receive() (frames int) {
-	for {
-		n, more := d.receiveBatch()
-		if n > 0 {
+// receive hands on the frames that have arrived, and reports how many, and whether
+// more may wait: it takes a ring's worth at most, or a peer that sends faster than
+// frames are handed on would keep its caller from everything else.
+func (d *Device) receive() (frames int, more bool) {
+	more = true
+	for taken := 0; more && taken < rxRing; taken += rxBatch {
+		var n int
+		if n, more = d.receiveBatch(); n > 0 {
 			frames += n
 			d.handler.Receive(d.rx.batch[:n])
 			clear(d.rx.batch[:n])
 		}
-		if !more {
-			return frames
-		}
 	}
+	return frames, more
 }
 
 // receiveBatch collects frames into rx.batch and gives their descriptors back
@@ -106,7 +107,7 @@ func (d *Device) receive() (frames int) {
 func (d *Device) receiveBatch() (n int, more bool) {
 	x, c := &d.rx, &d.counters
 	taken := 0
-	for n < rxBatch && taken < rxRing/4 {
+	for taken < rxBatch {
 		desc := &x.desc[x.next]
 		status := load(&desc.status)
 		if status&rxDone == 0 {
@@ -150,5 +151,5 @@ func (d *Device) receiveBatch() (n int, more bool) {
 		// empty ring; 8254x 3.2.6.
 		d.regs.Write32(regRDT, uint32((x.next+rxRing-1)%rxRing))
 	}
-	return n, n == rxBatch || taken == rxRing/4
+	return n, taken == rxBatch
 }

@@ -30,16 +30,25 @@ func (d *Device) serve() {
 	d.handler.LinkChanged(d.Link())
 	next := time.Now().Add(tick)
 	var last time.Time // when the rings were looked at
+	more := false      // frames may wait whose interrupt has been taken
 	for !d.closing.Load() {
-		if d.cfg.Interrupt.Wait(time.Until(next)) {
+		wait := time.Until(next)
+		if more {
+			wait = 0
+		}
+		came := d.cfg.Interrupt.Wait(wait)
+		if came || more {
 			begin := time.Now()
-			causes := d.regs.Read32(regICR)
-			d.cfg.Interrupt.Ack()
-			d.counters.interrupts.Add(1)
-			if causes&intLSC != 0 {
-				d.updateLink(false)
+			if came {
+				causes := d.regs.Read32(regICR)
+				d.cfg.Interrupt.Ack()
+				d.counters.interrupts.Add(1)
+				if causes&intLSC != 0 {
+					d.updateLink(false)
+				}
 			}
-			frames := d.receive()
+			var frames int
+			frames, more = d.receive()
 			if d.transmitted() {
 				d.handler.TransmitReady()
 			}
@@ -81,7 +90,7 @@ func (d *Device) watch() {
 		return // gone; nothing in it can be trusted
 	}
 	d.updateLink(false)
-	d.receive()
+	d.receive() // what it leaves the next interrupt or tick finds
 	if d.transmitted() {
 		d.handler.TransmitReady()
 	}
