@@ -50,16 +50,21 @@ func (i *iface) runDHCP(ctx context.Context) {
 		if !i.waitLink(ctx) {
 			return
 		}
+		next := time.Now().Add(wait)
 		l, err := i.acquire(ctx, wait)
 		if err != nil {
 			wait = min(2*wait, dhcpLastWait)
 			i.tell(fmt.Sprintf("asking DHCP for an address: %v", err))
+			// A server that refuses at once is not asked again at once.
+			if i.pause(ctx, time.Until(next)) {
+				wait = dhcpFirstWait
+			}
 			continue
 		}
 		wait = dhcpFirstWait
 		if err := i.apply(l, "got"); err != nil {
 			i.tell(err.Error())
-			sleep(ctx, dhcpLastWait)
+			i.pause(ctx, dhcpLastWait)
 			continue
 		}
 		i.hold(ctx, l)
@@ -81,6 +86,19 @@ func (i *iface) waitLink(ctx context.Context) bool {
 			return false
 		}
 	}
+}
+
+// pause waits, or until the cable is plugged in, which it reports, or ctx ends.
+func (i *iface) pause(ctx context.Context, d time.Duration) (plugged bool) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-i.linkEvent:
+		return true
+	case <-ctx.Done():
+	}
+	return false
 }
 
 // tell sets the reason for there being no address.
@@ -116,24 +134,14 @@ func (i *iface) hold(ctx context.Context, l *lease) {
 			i.lose("its DHCP lease ran out")
 			return
 		case !now.Before(l.renew):
-			// RFC 2131 4.4.5: half of what is left, at least a minute. The
-			// minute is cut for leases of minutes.
-			left := l.rebind.Sub(now)
-			if left <= 0 {
-				left = l.expires.Sub(now)
-			}
-			next = now.Add(max(min(left/2, time.Minute), dhcpMinRenew))
+			next = l.retry(now)
 		}
-		timer := time.NewTimer(time.Until(next))
-		select {
-		case <-timer.C:
-		case <-i.linkEvent:
+		if i.pause(ctx, time.Until(next)) {
 			// The cable may lead to another network now: ask whether the address
 			// still holds.
-			timer.Stop()
 			l.rebind = time.Now()
-		case <-ctx.Done():
-			timer.Stop()
+		}
+		if ctx.Err() != nil {
 			return
 		}
 		if !time.Now().Before(l.expires) {
@@ -154,6 +162,21 @@ func (i *iface) hold(ctx context.Context, l *lease) {
 	}
 }
 
+// retry is when to ask again for a renewal that nobody answered: after half of what is
+// left until T2, then until the end, but a minute at least (RFC 2131 4.4.5), which is
+// less for leases of minutes.
+func (l *lease) retry(now time.Time) time.Time {
+	bound := l.rebind
+	if !now.Before(bound) {
+		bound = l.expires
+	}
+	least := max(min(time.Minute, l.expires.Sub(l.renew)/16), dhcpMinRenew)
+	if next := now.Add(max(bound.Sub(now)/2, least)); next.Before(bound) {
+		return next
+	}
+	return bound
+}
+
 func (i *iface) lose(why string) {
 	n := i.net
 	n.mu.Lock()
@@ -167,7 +190,6 @@ func (i *iface) lose(why string) {
 func (i *iface) acquire(ctx context.Context, wait time.Duration) (*lease, error) {
 	x, err := i.openExchange(ctx)
 	if err != nil {
-		sleep(ctx, wait)
 		return nil, err
 	}
 	defer x.close()
@@ -343,14 +365,4 @@ func readLease(ack *dhcpv4.DHCPv4, asked time.Time) (*lease, error) {
 	l.renew = asked.Add(max(renew, dhcpMinRenew))
 	l.rebind, l.expires = asked.Add(rebind), asked.Add(t)
 	return l, nil
-}
-
-// sleep waits, or until ctx ends.
-func sleep(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }

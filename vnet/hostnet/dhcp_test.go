@@ -224,6 +224,49 @@ func TestDHCPRefusal(t *testing.T) {
 	eventually(t, "an address again", func() bool { return n.Status().Interfaces[0].Address == "10.0.0.50/24" })
 }
 
+func TestDHCPServerThatAlwaysRefusesIsNotFlooded(t *testing.T) {
+	_, s, _ := client(t, time.Hour, func(s *dhcpServer) { s.refuse = true })
+	eventually(t, "a request", func() bool { return s.saw("REQUEST") })
+	time.Sleep(500 * time.Millisecond) // less than the first wait
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := len(s.seen); n > 4 { // discover and request, each perhaps twice
+		t.Errorf("the server saw %d messages: %q...", n, s.seen[:6])
+	}
+}
+
+func TestDHCPAsksLessOftenTheLongerTheLease(t *testing.T) {
+	for _, c := range []struct {
+		lease      time.Duration
+		least, max int
+	}{
+		{time.Second, 1, 8},
+		{10 * time.Minute, 5, 20},
+		{24 * time.Hour, 5, 30},
+		{time.Duration(1<<32-1) * time.Second, 10, 70},
+	} {
+		ack := goodAck(t)
+		ack.UpdateOption(dhcpv4.OptIPAddressLeaseTime(c.lease))
+		now := time.Now()
+		l, err := readLease(ack, now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		asked, atT2 := 0, false
+		for now = l.renew; now.Before(l.expires); asked++ {
+			next := l.retry(now)
+			if !next.After(now) || next.After(l.expires) {
+				t.Fatalf("lease of %v: asked at %v, the next time at %v", c.lease, now, next)
+			}
+			atT2 = atT2 || next.Equal(l.rebind)
+			now = next
+		}
+		if asked < c.least || asked > c.max || !atT2 {
+			t.Errorf("lease of %v: asked %d times until it ran out, at T2: %v", c.lease, asked, atT2)
+		}
+	}
+}
+
 func TestDHCPAsksAgainWhenTheCableReturns(t *testing.T) {
 	n, s, c := client(t, time.Hour, nil)
 	if err := n.Up(timeout(t, 20*time.Second)); err != nil {
