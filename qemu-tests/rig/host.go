@@ -33,7 +33,12 @@ var (
 
 // Host starts a machine and waits for its prompt.
 func (t *T) Host(ctx context.Context, s machine.Spec) (*Host, error) {
-	m, err := t.Start(ctx, s)
+	return t.HostOn(ctx, t.Ground, s)
+}
+
+// HostOn is Host on another ground than the scenario's.
+func (t *T) HostOn(ctx context.Context, g machine.Ground, s machine.Spec) (*Host, error) {
+	m, err := t.StartOn(ctx, g, s)
 	if err != nil {
 		return nil, err
 	}

@@ -62,7 +62,12 @@ func (t *T) Logf(format string, a ...any) { fmt.Fprintf(t.log, format+"\n", a...
 
 // Start starts a machine that ends with the scenario.
 func (t *T) Start(ctx context.Context, s machine.Spec) (*machine.Machine, error) {
-	m, err := t.Ground.Start(ctx, t.Dir, s)
+	return t.StartOn(ctx, t.Ground, s)
+}
+
+// StartOn is Start on another ground than the scenario's, for scenarios with unlike machines.
+func (t *T) StartOn(ctx context.Context, g machine.Ground, s machine.Spec) (*machine.Machine, error) {
+	m, err := g.Start(ctx, t.Dir, s)
 	if err != nil {
 		return nil, err
 	}

@@ -24,7 +24,7 @@ func demo(ctx context.Context, t *rig.T) error {
 	if err != nil {
 		return err
 	}
-	p := &pair{}
+	p := &pair{ground: [2]machine.Ground{t.Ground, t.Ground}}
 	for i, name := range []string{"host1", "host2"} {
 		if p.nic[i], p.addr[i], err = lan.NIC(); err != nil {
 			return err

@@ -22,6 +22,14 @@ func migrations() []*rig.Scenario {
 			Name: "migrate-2cpus", About: "a guest with two virtual processors moves to a second host and back", Cores: 2, Limit: 6 * time.Minute,
 			Skip: onQEMU, Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, twoCPUs, 2) },
 		},
+		{
+			Name: "migrate-small", About: "a small guest moves to a second slow host and back", Cores: 2,
+			Skip: onlyBochsVTx(tooSmall), Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, small, 2) },
+		},
+		{
+			Name: "migrate-vendors", About: "a running guest moves from a host with SVM to one with VT-x and back", Cores: 2,
+			Skip: unlikeVendors, Run: func(ctx context.Context, t *rig.T) error { return migrateBetweenVendors(ctx, t, abroad, 2) },
+		},
 		migrateFaults(),
 	}
 }
@@ -36,6 +44,8 @@ var (
 	usual   = load{1, 160, "guest=workload guest.mem=24M guest.rate=100"}
 	twoCPUs = load{2, 160, "guest=workload guest.mem=24M guest.rate=100"}
 	small   = load{1, 96, "guest=workload guest.mem=4M guest.rate=20"}
+	// The emulators' TSCs differ fiftyfold.
+	abroad = load{1, 96, small.options + " guest.tsc=any"}
 )
 
 func onBochsSlowly(g machine.Ground) string {
@@ -43,44 +53,76 @@ func onBochsSlowly(g machine.Ground) string {
 		if b.Extension == machine.SVM {
 			return tooSlow
 		}
-		return "ten moves would take this emulator more than an hour; soak-migrate makes two"
+		return "ten moves of this guest would take this emulator more than an hour: migrate-small and soak-migrate move another"
 	}
 	return ""
 }
 
-// soakMigrate is for the ground where migrate takes too long for every day.
-func soakMigrate() *rig.Scenario {
-	return &rig.Scenario{
-		Name: "soak-migrate", About: "a small guest moves between two slow hosts and back", Cores: 2, Limit: 3 * time.Minute,
-		Skip: onlyBochsVTx, Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, small, 2) },
+// soakMigrations are for the ground where ten moves take too long for every day.
+func soakMigrations() []*rig.Scenario {
+	return []*rig.Scenario{
+		{
+			Name: "soak-migrate", About: "a small guest moves ten times between two slow hosts", Cores: 2, Limit: 3 * time.Minute,
+			Skip: onlyBochsVTx(tooSmall), Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, small, 10) },
+		},
+		{
+			Name: "soak-migrate-vendors", About: "a running guest moves ten times between a host with SVM and one with VT-x", Cores: 2, Limit: 3 * time.Minute,
+			Skip: unlikeVendors, Run: func(ctx context.Context, t *rig.T) error { return migrateBetweenVendors(ctx, t, abroad, 10) },
+		},
 	}
 }
 
-func onlyBochsVTx(g machine.Ground) string {
-	switch b, ok := g.(machine.Bochs); {
-	case !ok:
-		return "make test moves a larger guest here, more often"
-	case b.Extension == machine.SVM:
-		return tooSlow
+const tooSmall = "migrate moves a larger guest here, more often"
+
+// onlyBochsVTx limits a scenario to Bochs with VT-x; why is the reason for QEMU.
+func onlyBochsVTx(why string) func(machine.Ground) string {
+	return func(g machine.Ground) string {
+		switch b, ok := g.(machine.Bochs); {
+		case !ok:
+			return why
+		case b.Extension == machine.SVM:
+			return tooSlow
+		}
+		return ""
+	}
+}
+
+// svmPartner is the ground of the other host where a scenario's ground is Bochs with VT-x and the two shall be of unlike
+// vendors.
+var svmPartner = machine.QEMU{}
+
+// unlikeVendors runs a scenario once, on Bochs with VT-x, if there is a partner for it.
+func unlikeVendors(g machine.Ground) string {
+	if b, ok := g.(machine.Bochs); !ok || b.Extension != machine.VTx {
+		return "the pair of unlike hosts stands below Bochs/VT-x"
+	}
+	if err := svmPartner.Available(); err != nil {
+		return err.Error()
 	}
 	return ""
 }
 
 // pair is two hosts on one network.
 type pair struct {
-	lan   *lan.LAN
-	hosts [2]*rig.Host
-	addr  [2]netip.Addr
-	nic   [2]*machine.NIC
+	lan    *lan.LAN
+	ground [2]machine.Ground
+	hosts  [2]*rig.Host
+	addr   [2]netip.Addr
+	nic    [2]*machine.NIC
 }
 
-// startPair starts two hosts with as many processors each; the first has the guest's files.
+// startPair starts two hosts of the scenario's ground.
 func startPair(ctx context.Context, t *rig.T, cpus int) (*pair, error) {
+	return startPairOn(ctx, t, cpus, [2]machine.Ground{t.Ground, t.Ground})
+}
+
+// startPairOn starts two hosts with as many processors each; the first has the guest's files.
+func startPairOn(ctx context.Context, t *rig.T, cpus int, ground [2]machine.Ground) (*pair, error) {
 	dir, err := folder(t, "")
 	if err != nil {
 		return nil, err
 	}
-	p := &pair{}
+	p := &pair{ground: ground}
 	if p.lan, err = t.LAN(ctx, dir, ""); err != nil {
 		return nil, err
 	}
@@ -102,13 +144,16 @@ func startPair(ctx context.Context, t *rig.T, cpus int) (*pair, error) {
 // start starts host i, again if it was killed.
 func (p *pair) start(ctx context.Context, t *rig.T, i int, name string, cpus int, modules ...machine.Module) (err error) {
 	line := fmt.Sprintf("name=%s ip=%s/24 migrate=insecure-tcp", name, p.addr[i])
-	if _, ok := t.Ground.(machine.Bochs); ok {
-		// Of two of these one may run many times slower than the other, as the computer's load has it.
+	if p.scale() > 1 {
+		// One of the two may run many times slower than the other, as the computer's load has it.
 		line += " patience=300"
 	}
-	p.hosts[i], err = t.Host(ctx, machine.Spec{Name: name, CPUs: cpus, MemoryMiB: 768, NIC: p.nic[i], Boot: image(t, line, modules...)})
+	p.hosts[i], err = t.HostOn(ctx, p.ground[i], machine.Spec{Name: name, CPUs: cpus, MemoryMiB: 768, NIC: p.nic[i], Boot: image(t, line, modules...)})
 	return err
 }
+
+// scale is that of the slower host's ground.
+func (p *pair) scale() float64 { return max(p.ground[0].Scale(), p.ground[1].Scale()) }
 
 // moveReport is what scenarios read of `vm migrate -json`; see migrate.Report.
 type moveReport struct {
@@ -139,7 +184,8 @@ func (r moveReport) String() string {
 
 // move moves the guest from host i to the other.
 func (p *pair) move(ctx context.Context, from int) (r moveReport, err error) {
-	const patience = 2 * time.Minute
+	// A move takes what the slower host takes, whichever is asked.
+	patience := time.Duration(float64(2*time.Minute) * p.scale() / p.ground[from].Scale())
 	err = p.hosts[from].JSONWithin(ctx, fmt.Sprintf("vm migrate %s %s", guestName, p.addr[1-from]), &r, patience)
 	return r, err
 }
@@ -149,6 +195,20 @@ func migrateBackAndForth(ctx context.Context, t *rig.T, g load, moves int) error
 	if err != nil {
 		return err
 	}
+	return p.backAndForth(ctx, t, g, moves)
+}
+
+// migrateBetweenVendors starts the guest where it starts sooner.
+func migrateBetweenVendors(ctx context.Context, t *rig.T, g load, moves int) error {
+	p, err := startPairOn(ctx, t, g.cpus, [2]machine.Ground{svmPartner, t.Ground})
+	if err != nil {
+		return err
+	}
+	return p.backAndForth(ctx, t, g, moves)
+}
+
+// backAndForth starts a guest on the first host and moves it so many times.
+func (p *pair) backAndForth(ctx context.Context, t *rig.T, g load, moves int) error {
 	spec := rig.GuestSpec{Name: guestName, CPUs: g.cpus, MemoryMiB: g.mib, CommandLine: g.options}
 	if err := p.hosts[0].StartGuest(ctx, spec); err != nil {
 		return err
@@ -160,11 +220,12 @@ func migrateBackAndForth(ctx context.Context, t *rig.T, g load, moves int) error
 	at := 0
 	var longest, total time.Duration
 	for n := range moves {
+		begin := time.Now()
 		r, err := p.move(ctx, at)
 		if err != nil {
-			return fmt.Errorf("move %d: %w", n+1, err)
+			return fmt.Errorf("move %d, to %s: %w", n+1, p.ground[1-at].Name(), err)
 		}
-		t.Logf("move %d: %v", n+1, r)
+		t.Logf("move %d, to %s, %.0f s of ours: %v", n+1, p.ground[1-at].Name(), time.Since(begin).Seconds(), r)
 		longest, total = max(longest, r.Downtime.Total), total+r.Total
 		at = 1 - at
 		if v, err = p.hosts[at].Judge(ctx, guestName, v.Up+0.5); err != nil {

@@ -16,7 +16,7 @@ func Soaks(duration time.Duration, rounds int) []*rig.Scenario {
 		perRound = 10 * time.Second // a bound: one takes less than half a second
 		slack    = 10 * time.Minute
 	)
-	return []*rig.Scenario{
+	return append([]*rig.Scenario{
 		{
 			Name: "soak-guest", Skip: notOnBochs, About: fmt.Sprintf("a guest under memory load, timers and signals for %v", duration), Cores: 1, Limit: 2*duration + slack,
 			Run: func(ctx context.Context, t *rig.T) error { return soakGuest(ctx, t, duration) },
@@ -29,8 +29,7 @@ func Soaks(duration time.Duration, rounds int) []*rig.Scenario {
 			Name: "soak-selftest", Skip: notOnBochs, About: "the kernel under everything at once on 4 processors for a minute", Cores: 2, Limit: slack,
 			Run: func(ctx context.Context, t *rig.T) error { return kernelSelftest(ctx, t, 4, time.Minute) },
 		},
-		soakMigrate(),
-	}
+	}, soakMigrations()...)
 }
 
 func soakGuest(ctx context.Context, t *rig.T, duration time.Duration) error {
