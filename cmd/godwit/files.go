@@ -4,14 +4,39 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 
 	"godwit/cmd/internal/shell"
+	"godwit/kernel"
 	"godwit/vnet/fetch"
 )
 
-// maxFile is the largest file a host takes into its memory.
+// maxFile is the largest file a host takes into its memory, be there ever so much.
 const maxFile = 2 << 30
+
+// fetching is what transfers under way may still take of the host's memory: a server
+// that never stops sending must not exhaust it.
+var fetching memoryPromises
+
+type memoryPromises struct {
+	mu       sync.Mutex
+	promised uint64
+}
+
+// take promises a transfer what it may need, three quarters of what is free and not
+// promised to others, until release. A file may be half of that (see fetch.Client).
+func (p *memoryPromises) take(free uint64) (limit int64, release func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	n := min(maxFile, (free-min(free, p.promised))/8*3)
+	p.promised += 2 * n
+	return max(1, int64(n)), func() {
+		p.mu.Lock()
+		p.promised -= 2 * n
+		p.mu.Unlock()
+	}
+}
 
 // file gets what a name stands for: module:NAME, http://..., tftp://...
 func (h *host) file(c *shell.Call, name string) ([]byte, error) {
@@ -34,8 +59,10 @@ func (h *host) file(c *shell.Call, name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: the network is not up: %w", name, err)
 	}
+	limit, release := fetching.take(kernel.Memory().Free)
+	defer release()
 	last := time.Now()
-	cl := fetch.Client{Net: h.net, Limit: maxFile, Progress: func(done, total int64) {
+	cl := fetch.Client{Net: h.net, Limit: limit, Progress: func(done, total int64) {
 		if time.Since(last) < time.Second {
 			return
 		}

@@ -72,10 +72,17 @@ func (h *host) startVirt() {
 		TSC: kernel.TSC, TSCHz: kernel.TSCFrequency(), WallClock: time.Now,
 		Log: func(line string) { h.logf("%s", line) },
 		File: func(name string) ([]byte, error) {
-			return h.file(&shell.Call{Ctx: context.Background(), Out: io.Discard}, name)
+			// Nobody is there to interrupt it.
+			ctx, cancel := context.WithTimeout(context.Background(), resetFetch)
+			defer cancel()
+			return h.file(&shell.Call{Ctx: ctx, Out: io.Discard}, name)
 		},
 	})
 }
+
+// resetFetch is how long a machine that resets itself may wait for a file that it was
+// booted from on another host.
+const resetFetch = 10 * time.Minute
 
 // clockSettles is when the TSC's rate is known well enough for machines, whose
 // clocks must agree between hosts. It is less than the shortest reference counter

@@ -32,7 +32,7 @@ const (
 // A Client fetches files. The zero value of every field but Net is usable.
 type Client struct {
 	Net Network
-	// Limit is the largest file, in bytes.
+	// Limit is the largest file, in bytes. Get takes twice that in memory at most.
 	Limit int64
 	// Idle is how long a server may send nothing before the transfer fails.
 	Idle time.Duration
@@ -101,6 +101,8 @@ func (f *File) Read(b []byte) (int, error) {
 	switch {
 	case f.done > f.limit:
 		err = fmt.Errorf("fetch %s: %w: over %d bytes", f.address, ErrTooLarge, f.limit)
+	case f.Size >= 0 && f.done > f.Size:
+		err = fmt.Errorf("fetch %s: the server sends more than the %d bytes that it announced", f.address, f.Size)
 	case err == io.EOF && f.Size >= 0 && f.done != f.Size:
 		err = fmt.Errorf("fetch %s: the transfer ended after %d of %d bytes: %w", f.address, f.done, f.Size, io.ErrUnexpectedEOF)
 	case err != nil && err != io.EOF:
@@ -133,22 +135,18 @@ func (c *Client) Get(ctx context.Context, address string) ([]byte, error) {
 	return f.all()
 }
 
-// all reads the file. Memory is taken as bytes arrive, not as the server
-// announces them.
+// all reads the file. It takes what the server announces at once, which the limit
+// bounds, else memory as bytes arrive: twice the limit at most.
 func (f *File) all() ([]byte, error) {
 	const first = 1 << 20
-	size := int64(first)
+	size := min(first, f.limit) + 1
 	if f.Size >= 0 {
-		size = min(size, f.Size)
+		size = f.Size + 1 // one more, so that the end shows without growing
 	}
 	b := make([]byte, 0, size)
 	for {
 		if len(b) == cap(b) {
-			grown := max(2*int64(cap(b)), 512)
-			if f.Size > int64(cap(b)) {
-				grown = min(grown, f.Size)
-			}
-			bigger := make([]byte, len(b), grown)
+			bigger := make([]byte, len(b), min(2*int64(cap(b)), f.limit+1))
 			copy(bigger, b)
 			b = bigger
 		}

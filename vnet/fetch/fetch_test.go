@@ -86,7 +86,7 @@ func TestTFTPErrors(t *testing.T) {
 		want string
 	}{
 		"absent":          {func(s *tftpServer) {}, "absent", "file not found (no ?[31msuch file)"},
-		"longer":          {func(s *tftpServer) { s.tsize = "99" }, "f", "ended after 50000 of 99"},
+		"longer":          {func(s *tftpServer) { s.tsize = "99" }, "f", "more than the 99 bytes"},
 		"shorter":         {func(s *tftpServer) { s.tsize = "60000" }, "f", "ended after 50000 of 60000"},
 		"wild size":       {func(s *tftpServer) { s.tsize = "-1" }, "f", "file size"},
 		"over the limit":  {func(s *tftpServer) { s.tsize = "900000000000" }, "f", "larger than allowed"},
@@ -107,6 +107,48 @@ func TestTFTPErrors(t *testing.T) {
 				t.Errorf("error %v, want one with %q", err, tc.want)
 			}
 		})
+	}
+}
+
+// An endless stream of packets that bring nothing new does not hold a transfer up.
+func TestTFTPServerThatRepeatsItself(t *testing.T) {
+	for name, packets := range map[string][2][]byte{
+		"options": {[]byte("\x00\x06tsize\x00100\x00"), []byte("\x00\x06tsize\x00100\x00")},
+		"a block": {append([]byte{0, 3, 0, 1}, make([]byte, 512)...), append([]byte{0, 3, 0, 1}, make([]byte, 512)...)},
+		"rubbish": {append([]byte{0, 3, 0, 1}, make([]byte, 512)...), []byte("rubbish")},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			n := &scripted{answers: packets[:1:1], endless: packets[1]}
+			u, _ := url.Parse("tftp://10.0.0.1/f")
+			r, _, err := openTFTP(within(t, 30*time.Second), n, u, 100*time.Millisecond)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer r.Close()
+			if _, err := io.ReadAll(r); err == nil || !strings.Contains(err.Error(), "nothing new") {
+				t.Errorf("error %v", err)
+			}
+		})
+	}
+}
+
+func TestUnannouncedFileTakesNoMoreMemoryThanTheLimitAllows(t *testing.T) {
+	const limit = 3_000_000
+	f := &File{Size: -1, limit: limit, body: io.NopCloser(bytes.NewReader(content(limit)))}
+	got, err := f.all()
+	if err != nil || !bytes.Equal(got, content(limit)) || cap(got) > limit+1<<16 {
+		t.Errorf("%d bytes, in %d of memory, %v", len(got), cap(got), err)
+	}
+	f = &File{Size: limit, limit: limit, body: io.NopCloser(bytes.NewReader(content(limit)))}
+	if n := testing.AllocsPerRun(1, func() {
+		f.done = 0
+		f.body = io.NopCloser(bytes.NewReader(got))
+		if _, err := f.all(); err != nil {
+			t.Error(err)
+		}
+	}); n > 3 { // the file, and what reads it
+		t.Errorf("an announced file took %v allocations", n)
 	}
 }
 
@@ -173,6 +215,20 @@ func TestHTTP(t *testing.T) {
 	})
 	stop := make(chan struct{})
 	mux.HandleFunc("/silent", func(w http.ResponseWriter, r *http.Request) { <-stop })
+	mux.HandleFunc("/drips", func(w http.ResponseWriter, r *http.Request) {
+		c, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		for line := "HTTP/1.1 200 OK\r\nA: "; ; line = "b" {
+			if _, err := io.WriteString(c, line); err != nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
 	mux.HandleFunc("/stalls", func(w http.ResponseWriter, r *http.Request) {
 		w.Write(want[:3000])
 		w.(http.Flusher).Flush()
@@ -196,6 +252,7 @@ func TestHTTP(t *testing.T) {
 		"/short":  "EOF",
 		"/silent": "timeout",
 		"/stalls": "after 3000 bytes",
+		"/drips":  "timeout",
 	} {
 		if _, err := get(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), srv.URL+path) {
 			t.Errorf("%s: error %v, want one with %q", path, err, want)
@@ -322,6 +379,7 @@ func FuzzTransfer(f *testing.F) {
 type scripted struct {
 	loopback
 	answers [][]byte
+	endless []byte // after that, for ever
 }
 
 func (s *scripted) ListenPacket(context.Context, string, string) (net.PacketConn, error) {
@@ -340,6 +398,9 @@ func (expired) Temporary() bool { return true }
 func (expired) Error() string   { return "timeout" }
 
 func (c *script) ReadFrom(b []byte) (int, net.Addr, error) {
+	if len(c.s.answers) == 0 && c.s.endless != nil {
+		return copy(b, c.s.endless), &net.UDPAddr{IP: net.IPv4(10, 0, 0, 1), Port: 4000}, nil
+	}
 	if len(c.s.answers) == 0 {
 		time.Sleep(6 * time.Millisecond)
 		return 0, nil, expired{}

@@ -106,13 +106,14 @@ func get(ctx context.Context, network Network, u *url.URL, idle time.Duration) (
 	if u.User != nil {
 		return fail(errors.New("names and passwords in addresses are not supported"))
 	}
-	conn := &idleConn{Conn: c, idle: idle}
+	conn := &idleConn{Conn: c, idle: idle, end: time.Now().Add(idle)}
 	if _, err := io.WriteString(conn, request+"\r\n"); err != nil {
 		return fail(fmt.Errorf("send the request: %w", err))
 	}
 	if err := a.readHead(bufio.NewReaderSize(conn, 64<<10)); err != nil {
 		return fail(err)
 	}
+	conn.end = time.Time{}
 	return a, nil
 }
 
@@ -270,14 +271,20 @@ func (c *chunks) next() error {
 	}
 }
 
-// idleConn fails a read or write that takes too long.
+// idleConn fails a read or write that takes too long. While end is set it bounds reads
+// altogether: a header that comes byte by byte would go on for days.
 type idleConn struct {
 	net.Conn
 	idle time.Duration
+	end  time.Time
 }
 
 func (c *idleConn) Read(b []byte) (int, error) {
-	c.SetReadDeadline(time.Now().Add(c.idle))
+	end := c.end
+	if end.IsZero() {
+		end = time.Now().Add(c.idle)
+	}
+	c.SetReadDeadline(end)
 	return c.Conn.Read(b)
 }
 

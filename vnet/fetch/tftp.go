@@ -85,7 +85,7 @@ func openTFTP(ctx context.Context, network Network, u *url.URL, idle time.Durati
 // options, or from a server that knows none the first block.
 func (r *tftpReader) begin(file string, to *net.UDPAddr) error {
 	r.last = readRequest(file, wantedTerms)
-	p, err := r.receive(to)
+	p, err := r.receive(to, time.Now().Add(r.idle))
 	if err != nil {
 		return err
 	}
@@ -106,11 +106,14 @@ func (r *tftpReader) begin(file string, to *net.UDPAddr) error {
 }
 
 func (r *tftpReader) Read(b []byte) (int, error) {
+	// Only a block in order counts as an answer: a server that repeats itself, or a
+	// stranger in its name, does not hold the transfer up for ever.
+	end := time.Now().Add(r.idle)
 	for len(r.rest) == 0 {
 		if r.err != nil {
 			return 0, r.err
 		}
-		p, err := r.receive(r.server)
+		p, err := r.receive(r.server, end)
 		if err != nil {
 			r.err = err
 			continue
@@ -177,16 +180,15 @@ func (r *tftpReader) refuse(code uint16, err error) error {
 	return err
 }
 
-// receive returns the server's next packet. While none comes it sends r.last
-// again, to the address given.
-func (r *tftpReader) receive(to *net.UDPAddr) (tftpPacket, error) {
+// receive returns the server's next packet, if one comes before end. While none comes
+// it sends r.last again, to the address given.
+func (r *tftpReader) receive(to *net.UDPAddr, end time.Time) (tftpPacket, error) {
 	wait := tftpFirstWait
 	if r.server == nil {
 		if _, err := r.conn.WriteTo(r.last, to); err != nil {
 			return tftpPacket{}, fmt.Errorf("send to %v: %w", to, err)
 		}
 	}
-	end := time.Now().Add(r.idle)
 	again := time.Now().Add(wait)
 	for {
 		until := again
@@ -198,7 +200,7 @@ func (r *tftpReader) receive(to *net.UDPAddr) (tftpPacket, error) {
 			return tftpPacket{}, err
 		}
 		n, from, err := r.conn.ReadFrom(r.buf)
-		if err == nil {
+		if err == nil && time.Now().Before(end) {
 			if p, ok, err := r.sift(r.buf[:n], from); ok || err != nil {
 				return p, err
 			}
@@ -208,11 +210,11 @@ func (r *tftpReader) receive(to *net.UDPAddr) (tftpPacket, error) {
 			return tftpPacket{}, err
 		}
 		var timeout net.Error
-		if !errors.As(err, &timeout) || !timeout.Timeout() {
+		if err != nil && (!errors.As(err, &timeout) || !timeout.Timeout()) {
 			return tftpPacket{}, fmt.Errorf("receive from %v: %w", to, err)
 		}
 		if now := time.Now(); !now.Before(end) {
-			return tftpPacket{}, fmt.Errorf("%v sent nothing for %v", to, r.idle)
+			return tftpPacket{}, fmt.Errorf("%v sent nothing new for %v", to, r.idle)
 		} else if !now.Before(again) {
 			if _, err := r.conn.WriteTo(r.last, to); err != nil {
 				return tftpPacket{}, fmt.Errorf("send to %v: %w", to, err)
