@@ -139,48 +139,6 @@ func (n *Net) wait() error {
 	return nil
 }
 
-// Resolve finds the IPv4 address of a host given by address or by name.
-func (n *Net) Resolve(ctx context.Context, host string) (netip.Addr, error) {
-	if a, err := netip.ParseAddr(host); err == nil {
-		if a = a.Unmap(); !a.Is4() {
-			return netip.Addr{}, fmt.Errorf("%v is an IPv6 address; the host speaks IPv4", a)
-		}
-		return a, nil
-	}
-	servers := n.nameServers()
-	if len(servers) == 0 {
-		return netip.Addr{}, fmt.Errorf("%q is not an IPv4 address, and no DNS server is known to ask for it as a name", host)
-	}
-	// Package net's own resolver speaks DNS; it only lacks a network and the
-	// servers' addresses. Its choice of server is not ours, so they take turns.
-	next := 0
-	r := net.Resolver{PreferGo: true, StrictErrors: true, Dial: func(context.Context, string, string) (net.Conn, error) {
-		to := full(netip.AddrPortFrom(servers[next%len(servers)], 53))
-		next++
-		return gonet.DialUDP(n.stack, nil, &to, ipv4.ProtocolNumber)
-	}}
-	found, err := r.LookupNetIP(ctx, "ip4", host)
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("look up %q at %v: %w", host, servers, err)
-	}
-	for _, a := range found {
-		if a = a.Unmap(); a.Is4() {
-			return a, nil
-		}
-	}
-	return netip.Addr{}, fmt.Errorf("look up %q at %v: it has no IPv4 address", host, servers)
-}
-
-func (n *Net) nameServers() []netip.Addr {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	var all []netip.Addr
-	for _, i := range n.ifaces {
-		all = append(all, i.dns...)
-	}
-	return all
-}
-
 func (n *Net) resolve(ctx context.Context, address string) (netip.AddrPort, error) {
 	host, port, err := splitHostPort(address)
 	if err != nil {
