@@ -27,6 +27,8 @@ import (
 	"syscall"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"godwit/qemu-tests/debian"
 	"godwit/qemu-tests/guest"
 	"godwit/qemu-tests/machine"
@@ -62,6 +64,22 @@ func main() {
 	defer cancel()
 	if err := run(ctx, flag.Args()[1:]); err != nil {
 		fmt.Fprintln(os.Stderr, "qemu-tests:", err)
+		os.Exit(1)
+	}
+}
+
+// init asks for a signal should `go run`, which started us, be killed: it passes none on, and what we started would go on
+// without anyone to end it.
+func init() {
+	parent := os.Getppid()
+	if name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", parent)); err != nil || strings.TrimSpace(string(name)) != "go" {
+		return
+	}
+	// The setting is the calling thread's (prctl(2)): the main one, which lives as long as we do.
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0); err != nil {
+		fmt.Fprintln(os.Stderr, "qemu-tests: ask for a signal when `go run` dies:", err)
+	}
+	if os.Getppid() != parent {
 		os.Exit(1)
 	}
 }
@@ -113,22 +131,13 @@ func test(ctx context.Context, args []string) error {
 		}
 	}
 	r := rig.Runner{Dir: logs, Cores: max(2, runtime.NumCPU()), Progress: os.Stderr}
-	scenario, err1 := regexp.Compile(*which)
-	ground, err2 := regexp.Compile(*where)
-	if err := errors.Join(err1, err2); err != nil {
+	var err error
+	if r.Scenarios, err = choose("scenario", *which, scenarios.All(), scenarioName); err != nil {
 		return err
 	}
-	for _, s := range scenarios.All() {
-		if scenario.MatchString(s.Name) {
-			r.Scenarios = append(r.Scenarios, s)
-		}
+	if r.Grounds, err = choose("ground", *where, scenarios.Grounds(), machine.Ground.Name); err != nil {
+		return err
 	}
-	for _, g := range scenarios.Grounds() {
-		if ground.MatchString(g.Name()) {
-			r.Grounds = append(r.Grounds, g)
-		}
-	}
-	var err error
 	if r.Files, err = prepare(ctx); err != nil {
 		return err
 	}
@@ -147,6 +156,27 @@ func test(ctx context.Context, args []string) error {
 		return fmt.Errorf("%d of %d scenarios failed in %v", failed, len(results), time.Since(begin).Round(time.Second))
 	}
 	return nil
+}
+
+func scenarioName(s *rig.Scenario) string { return s.Name }
+
+// choose returns those of all whose names match a regular expression. None is an error: a run of nothing would pass.
+func choose[T any](what, pattern string, all []T, name func(T) string) (chosen []T, err error) {
+	match, err := regexp.Compile(pattern)
+	if err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, x := range all {
+		names = append(names, name(x))
+		if match.MatchString(name(x)) {
+			chosen = append(chosen, x)
+		}
+	}
+	if len(chosen) == 0 {
+		return nil, fmt.Errorf("no %s matches %q; there are: %s", what, pattern, strings.Join(names, " "))
+	}
+	return chosen, nil
 }
 
 // bestGround is KVM where that offers nested virtualization, else QEMU's emulation.
@@ -208,7 +238,7 @@ func bench(ctx context.Context, args []string) error {
 	fs := flag.NewFlagSet("bench", flag.ExitOnError)
 	which := fs.String("run", "", "only measurements that match this `regexp`")
 	fs.Parse(args)
-	match, err := regexp.Compile(*which)
+	chosen, err := choose("measurement", *which, scenarios.Benches(), scenarioName)
 	if err != nil {
 		return err
 	}
@@ -217,10 +247,7 @@ func bench(ctx context.Context, args []string) error {
 		return err
 	}
 	failed := 0
-	for _, s := range scenarios.Benches() {
-		if !match.MatchString(s.Name) {
-			continue
-		}
+	for _, s := range chosen {
 		r := rig.Runner{Scenarios: []*rig.Scenario{s}, Grounds: []machine.Ground{machine.QEMU{}}, Files: files, Dir: logs, Cores: 1, Progress: os.Stderr}
 		res := r.Run(ctx)[0]
 		fmt.Printf("\n%s: %s\n", s.Name, s.About)
@@ -246,10 +273,6 @@ func soak(ctx context.Context, args []string) error {
 	duration := fs.Duration("duration", time.Hour, "how long the guest works")
 	rounds := fs.Int("rounds", 1000, "rounds of create, start, stop and delete")
 	fs.Parse(args)
-	match, err := regexp.Compile(*which)
-	if err != nil {
-		return err
-	}
 	if *duration <= 0 || *rounds <= 0 {
 		return errors.New("soak: the duration and the number of rounds must be above zero")
 	}
@@ -263,10 +286,8 @@ func soak(ctx context.Context, args []string) error {
 			r.Grounds = append(r.Grounds, g)
 		}
 	}
-	for _, s := range scenarios.Soaks(*duration, *rounds) {
-		if match.MatchString(s.Name) {
-			r.Scenarios = append(r.Scenarios, s)
-		}
+	if r.Scenarios, err = choose("check", *which, scenarios.Soaks(*duration, *rounds), scenarioName); err != nil {
+		return err
 	}
 	if r.Files, err = prepare(ctx); err != nil {
 		return err
