@@ -24,6 +24,7 @@ const maxSegments = 64
 type segment struct {
 	kind  uint32
 	data  []byte // from the file
+	vaddr uint64
 	paddr uint64
 	memsz uint64
 }
@@ -73,10 +74,10 @@ func parseELF(b []byte) (*elfFile, error) {
 		s := segment{kind: le.Uint32(p)}
 		var from, filesz uint64
 		if e.bits == 32 {
-			from, s.paddr = uint64(le.Uint32(p[4:])), uint64(le.Uint32(p[12:]))
+			from, s.vaddr, s.paddr = uint64(le.Uint32(p[4:])), uint64(le.Uint32(p[8:])), uint64(le.Uint32(p[12:]))
 			filesz, s.memsz = uint64(le.Uint32(p[16:])), uint64(le.Uint32(p[20:]))
 		} else {
-			from, s.paddr = le.Uint64(p[8:]), le.Uint64(p[24:])
+			from, s.vaddr, s.paddr = le.Uint64(p[8:]), le.Uint64(p[16:]), le.Uint64(p[24:])
 			filesz, s.memsz = le.Uint64(p[32:]), le.Uint64(p[40:])
 		}
 		if s.kind != ptLoad && s.kind != ptNote {
@@ -92,6 +93,19 @@ func parseELF(b []byte) (*elfFile, error) {
 		e.segments = append(e.segments, s)
 	}
 	return e, nil
+}
+
+// physicalEntry is where the entry point is loaded. The ABI has it as a virtual address,
+// but there is no paging yet: of a kernel that is linked high it lies in a segment whose
+// physical address is another. GRUB and QEMU take it likewise; one that lies in no segment
+// is physical already.
+func (e *elfFile) physicalEntry() uint64 {
+	for _, s := range e.segments {
+		if s.kind == ptLoad && e.entry >= s.vaddr && e.entry-s.vaddr < s.memsz {
+			return e.entry - s.vaddr + s.paddr
+		}
+	}
+	return e.entry
 }
 
 // load puts the PT_LOAD segments where their physical addresses say.

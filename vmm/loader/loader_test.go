@@ -244,6 +244,22 @@ func TestMultibootIsEnteredWithModules(t *testing.T) {
 	}
 }
 
+func TestMultibootKernelThatIsLinkedHighIsEnteredWhereItIsLoaded(t *testing.T) {
+	for bits, high := range map[int]uint64{32: 0xc0000000, 64: 0xffffffff80000000} {
+		k := testELF(bits, false, true)
+		if bits == 64 {
+			le.PutUint64(k[24:], high+0x20)
+			le.PutUint64(k[64+16:], high)
+		} else {
+			le.PutUint32(k[24:], uint32(high+0x20))
+			le.PutUint32(k[64+8:], uint32(high))
+		}
+		if _, s := mustLoad(t, &Image{Kernel: k}, Multiboot); s.Regs.RIP != 2<<20+0x20 {
+			t.Errorf("%d bits: RIP %#x", bits, s.Regs.RIP)
+		}
+	}
+}
+
 func TestWhatDoesNotFitIsRefusedByName(t *testing.T) {
 	put := func(b []byte, off int, v uint32) []byte { le.PutUint32(b[off:], v); return b }
 	for _, c := range []struct {

@@ -69,10 +69,11 @@ func (h mbHeader) kernel(l *load) (uint32, error) {
 		if err != nil {
 			return 0, err
 		}
-		if e.entry >= 1<<32 {
-			return 0, fmt.Errorf("entry %#x is above 4 GiB", e.entry)
+		entry := e.physicalEntry()
+		if entry >= 1<<32 {
+			return 0, fmt.Errorf("entry %#x is above 4 GiB", entry)
 		}
-		return uint32(e.entry), e.load(l)
+		return uint32(entry), e.load(l)
 	}
 	if h.load > h.header || int64(h.header-h.load) > int64(h.offset) {
 		return 0, fmt.Errorf("load address %#x does not fit the header's, %#x, found at file offset %#x", h.load, h.header, h.offset)
