@@ -15,6 +15,11 @@ var (
 	rsdp    uint64
 )
 
+// stubTSC is where the boot stub leaves the TSC of its first instruction (boot.TSCAddress).
+const stubTSC = 0x1000f8
+
+var tscFirst uint64
+
 // Running reports whether the program runs in ring 0 under this kernel, rather
 // than as a Linux process.
 func Running() bool { return running }
@@ -24,6 +29,7 @@ func Running() bool { return running }
 // nothing may allocate.
 func start(info uintptr, magic uintptr) {
 	running = true
+	tscFirst = ld64(stubTSC)
 	initSerial()
 	findFeatures()
 	loadEarlyIDT()

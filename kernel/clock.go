@@ -6,7 +6,7 @@ import "math/bits"
 // one rate and in step.
 var (
 	tscHz   uint64
-	tscBoot uint64 // TSC at Nanotime 0
+	tscBoot uint64 // TSC at Nanotime 0: as the boot stub's first instruction found it
 	nsMult  uint64 // nanoseconds per TSC tick, times 2^32
 	tscMult uint64 // TSC ticks per nanosecond, times 2^32
 	wallAt0 int64  // Unix time in ns at Nanotime 0
@@ -18,7 +18,7 @@ func mulShift32(a, b uint64) uint64 {
 	return hi<<32 | lo>>32
 }
 
-// Nanotime is monotonic time in nanoseconds since boot. It may be called inside
+// Nanotime is monotonic time in nanoseconds since the image's first instruction. It may be called inside
 // Privileged.
 func Nanotime() int64 { return int64(mulShift32(TSC()-tscBoot, nsMult)) }
 

@@ -154,25 +154,53 @@ func refineTSC(unsafe.Pointer) {
 	}
 }
 
-// sample measures the TSC and the local APIC's timer over some 4 ms.
-func (r *refClock) sample() (hz, lapicHz uint64) {
-	if r.kind == refPIT { // 16 bits last 55 ms: begin anew
-		Out8(pitCommand, pitCount2)
-		Out8(pitChannel2, 0xff)
-		Out8(pitChannel2, 0xff)
-	}
-	lapicWrite(lapicInitCount, 1<<32-1)
-	start, t := r.pair()
-	l, lt := lapicRead(lapicCurCount), TSC()
-	for (r.read()-start)&r.mask < r.hz/256 {
-	}
-	l -= lapicRead(lapicCurCount)
-	lt = TSC() - lt
-	end, d := r.pair()
-	lapicWrite(lapicInitCount, 0)
-	hz = scale(d-t, r.hz, (end-start)&r.mask)
-	return hz, scale(uint64(l), hz, lt)
+// A sample is what the three counters show at one moment.
+type sample struct{ ref, tsc, lapic, lapicTSC uint64 }
+
+func (r *refClock) sample() (s sample) {
+	s.ref, s.tsc = r.pair()
+	s.lapic, s.lapicTSC = uint64(lapicRead(lapicCurCount)), TSC()
+	return s
 }
+
+// rates are those between two samples.
+func (r *refClock) rates(a, b sample) (hz, lapicHz uint64) {
+	hz = scale(b.tsc-a.tsc, r.hz, (b.ref-a.ref)&r.mask)
+	return hz, scale(a.lapic-b.lapic, hz, b.lapicTSC-a.lapicTSC) // it counts down
+}
+
+// measure takes some 4 ms, in two halves. If these do not agree, something came between, and it begins again: the
+// third time the median of all counts.
+func (r *refClock) measure() (hz, lapicHz uint64) {
+	var h, l [3]uint64
+	for i := range h {
+		if r.kind == refPIT { // 16 bits last 55 ms: begin anew
+			Out8(pitCommand, pitCount2)
+			Out8(pitChannel2, 0xff)
+			Out8(pitChannel2, 0xff)
+		}
+		lapicWrite(lapicInitCount, 1<<32-1)
+		var s [3]sample
+		for j := range s {
+			if j > 0 {
+				for (r.read()-s[j-1].ref)&r.mask < r.hz/512 {
+				}
+			}
+			s[j] = r.sample()
+		}
+		lapicWrite(lapicInitCount, 0)
+		h[i], l[i] = r.rates(s[0], s[2])
+		h1, l1 := r.rates(s[0], s[1])
+		h2, l2 := r.rates(s[1], s[2])
+		if near(h1, h2) && near(l1, l2) {
+			return h[i], l[i]
+		}
+	}
+	return median(h), median(l)
+}
+
+// near is within one part in 2,000.
+func near(a, b uint64) bool { return max(a, b)-min(a, b) <= min(a, b)/2000 }
 
 // scale is v*hz/n.
 func scale(v, hz, n uint64) uint64 {
@@ -255,13 +283,9 @@ var clockNote struct {
 // initClock finds the TSC's rate and reads the wall clock.
 func initClock() {
 	r := findRefClock()
-	var hz, lhz [3]uint64
-	for i := range hz {
-		hz[i], lhz[i] = r.sample()
-	}
+	measured, lapicHz := r.measure()
 	refine.clock = r
 	refine.ref, refine.tsc = r.pair()
-	measured, lapicHz := median(hz), median(lhz)
 	n := &clockNote
 	n.declared, n.by = declaredTSC()
 	n.against, n.measured = r.name, measured
@@ -278,8 +302,12 @@ func initClock() {
 	}
 	setTSC(rate)
 	tscBoot = TSC()
+	if tscFirst < tscBoot && tscBoot-tscFirst < 60*rate { // else the stub's is no time of this boot
+		tscBoot = tscFirst
+	}
 	timerTicks, _ = bits.Div64(lapicHz>>32, lapicHz<<32, max(rate, lapicHz>>32+1))
-	wallAt0 = readRTC()
+	wall := readRTC()
+	wallAt0 = wall - Nanotime()
 }
 
 func median(v [3]uint64) uint64 {

@@ -78,16 +78,35 @@ func (a *Allocator) Add(start, end uint64) bool {
 	if end > uint64(len(a.state))<<Shift {
 		return false
 	}
-	for f := start >> Shift; f < end>>Shift; f++ {
-		if a.state[f] != absent {
-			return false
-		}
-	}
-	for f := start >> Shift; f < end>>Shift; f++ {
-		a.state[f] = present
+	if !a.mark(start>>Shift, end>>Shift) {
+		return false
 	}
 	a.total += end - start
 	a.putRange(start, end)
+	return true
+}
+
+// run is how many frames mark takes at once. A terabyte has 268 million frames.
+const run = 4096
+
+var absentRun, presentRun [run]uint8
+
+// mark makes the frames in [from, to) present, if all of them are absent.
+func (a *Allocator) mark(from, to uint64) bool {
+	for f := from; f < to; f += run {
+		n := min(run, to-f)
+		if string(a.state[f:f+n]) != string(absentRun[:n]) {
+			return false
+		}
+	}
+	if presentRun[0] != present {
+		for i := range presentRun {
+			presentRun[i] = present
+		}
+	}
+	for f := from; f < to; f += run {
+		copy(a.state[f:to], presentRun[:])
+	}
 	return true
 }
 
