@@ -45,7 +45,7 @@ func (v *VCPU) Inject(e vcpu.Event) bool {
 		v.vm.cr2 = e.CR2
 		v.clean &^= cleanCR2
 	}
-	v.pending = e
+	v.pending, v.asked = e, true
 	return true
 }
 
@@ -63,10 +63,10 @@ func (v *VCPU) CanInterrupt() bool {
 func (v *VCPU) CanNMI() bool { return !v.pending.Valid && !v.nmiBlocked && !v.shadow() }
 
 // WantInterrupt asks for one ExitInterruptWindow.
-func (v *VCPU) WantInterrupt(class uint8) { v.window = class & 15 }
+func (v *VCPU) WantInterrupt(class uint8) { v.window, v.asked = class&15, true }
 
 // WantNMI asks for one ExitInterruptWindow.
-func (v *VCPU) WantNMI(on bool) { v.wantNMI = on }
+func (v *VCPU) WantNMI(on bool) { v.wantNMI, v.asked = on, true }
 
 // windowOpen tells whether a request is satisfied, and ends it.
 func (v *VCPU) windowOpen() bool {

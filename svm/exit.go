@@ -10,7 +10,11 @@ func (v *VCPU) handle(e *vcpu.Exit) bool {
 	m := v.vm
 	code := m.exitCode
 	e.Reason, e.Len, e.NInsn = vcpu.ExitInternal, 0, 0
-	switch code {
+	if code == exitNPF {
+		v.nestedFault(e)
+		return true
+	}
+	switch code { // close enough to each other for a jump table
 	case exitINTR, exitNMI:
 		// Taken when Privileged returned.
 		v.brief = v.nudged
@@ -34,8 +38,6 @@ func (v *VCPU) handle(e *vcpu.Exit) bool {
 		}
 	case exitIOIO:
 		v.io(e)
-	case exitNPF:
-		v.nestedFault(e)
 	case exitHLT:
 		e.Reason, e.Len = vcpu.ExitHLT, v.length(code)
 	case exitVMMCALL:
@@ -67,6 +69,16 @@ func (v *VCPU) handle(e *vcpu.Exit) bool {
 	case exitIRET:
 		v.stepping = true // the block of NMIs ends behind it
 		return false
+	default:
+		return v.handleRare(e, code)
+	}
+	return true
+}
+
+// handleRare is handle for exceptions and control and debug registers.
+func (v *VCPU) handleRare(e *vcpu.Exit, code uint64) bool {
+	m := v.vm
+	switch code {
 	case exitException + vcpu.VecDB:
 		v.queue(vcpu.Event{Valid: true, Type: vcpu.EventException, Vector: vcpu.VecDB})
 		const causes = 0xe00f
@@ -96,7 +108,7 @@ func (v *VCPU) handle(e *vcpu.Exit) bool {
 				return false
 			}
 		} else if code-exitReadDR < 0x20 {
-			v.drUsed = true // and executes the instruction again
+			v.drUsed, v.asked = true, true // and executes the instruction again
 			return false
 		}
 		e.Value = code
@@ -158,7 +170,7 @@ func (v *VCPU) debugCause() (dr6 uint64) {
 // whose delivery it interrupted is given up, as processors do with those that do
 // not add up to a double fault; so is an interrupt, which only a guest that faults
 // on its own stack can bring about.
-func (v *VCPU) queue(e vcpu.Event) { v.pending = e }
+func (v *VCPU) queue(e vcpu.Event) { v.pending, v.asked = e, true }
 
 // io fills in an I/O exit (APM 15.10.2). The next RIP is given everywhere. The
 // segment comes with decode assists only; TCG leaves out the address size.

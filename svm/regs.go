@@ -146,6 +146,7 @@ func (v *VCPU) Set(r vcpu.Reg, x uint64) error {
 			s.dr6 = x&^(1<<12) | 0xffff0ff0
 		} else {
 			s.dr7 = x&^0xd000 | 0x400
+			v.asked = true // for breakpoints
 		}
 	case vcpu.PAT:
 		if !x86.ValidPAT(x) {

@@ -58,21 +58,26 @@ func (v *VCPU) Run(e *vcpu.Exit) error {
 		if v.word.Load() != 0 && v.takeKick() {
 			return v.report(e, vcpu.ExitKicked)
 		}
-		if (v.window != 0 || v.wantNMI) && v.windowOpen() {
+		if v.asked && (v.window != 0 || v.wantNMI) && v.windowOpen() {
 			return v.report(e, vcpu.ExitInterruptWindow)
 		}
 		m.rax, m.rsp, m.rip, m.rflags = v.regs.GPR[vcpu.RAX], v.regs.GPR[vcpu.RSP], v.regs.RIP, v.regs.RFLAGS
-		if v.pending.Valid || v.injected.Valid {
-			v.armEvent()
-		}
-		if v.watching || v.window != 0 || v.wantNMI || v.nmiBlocked || v.stepping {
-			v.armWindows()
-		} else if tpr := m.vintr & vTPRMask; tpr != v.regs.CR8 {
+		if tpr := m.vintr & vTPRMask; tpr != v.regs.CR8 {
 			m.vintr ^= tpr ^ v.regs.CR8
 			v.clean &^= cleanTPR
 		}
-		if v.drLive || v.drUsed || m.dr7&0xff != 0 {
-			v.armDR()
+		if v.asked {
+			if v.pending.Valid || v.injected.Valid {
+				v.armEvent()
+			}
+			if v.watching || v.window != 0 || v.wantNMI || v.nmiBlocked || v.stepping {
+				v.armWindows()
+			}
+			if v.drLive || v.drUsed || m.dr7&0xff != 0 {
+				v.armDR()
+			}
+			// What outlasts this entry, or must be taken back at the next.
+			v.asked = v.injected.Valid || v.watching || v.wantNMI || v.drLive
 		}
 
 		switch {
@@ -98,12 +103,15 @@ func (v *VCPU) Run(e *vcpu.Exit) error {
 		}
 		v.clean = cleanAll
 		v.flush = false
-		own := v.stepping && v.endStep()
+		own := false
+		if v.asked {
+			own = v.stepping && v.endStep()
+			if v.pending.Valid || m.exitIntInfo&eventValid != 0 {
+				v.settleEvent()
+			}
+		}
 		v.regs.GPR[vcpu.RAX], v.regs.GPR[vcpu.RSP], v.regs.RIP, v.regs.RFLAGS = m.rax, m.rsp, m.rip, m.rflags
 		v.regs.CR8 = m.vintr & vTPRMask
-		if v.pending.Valid || m.exitIntInfo&eventValid != 0 {
-			v.settleEvent()
-		}
 		if own {
 			continue
 		}
@@ -152,8 +160,11 @@ func run(arg unsafe.Pointer) {
 	}
 	gen := v.space.cfg.Tables.Generation()
 	m.tlb = tlbKeep
-	if v.cpu != id || v.generation != c.generation || v.flush || v.seen.Load() != gen {
+	if v.cpu != id || c.last != v.serial || v.flush || v.seen.Load() != gen {
 		v.place(c, id, gen)
+		if v.replaces(c) {
+			kernel.WriteMSR(x86.MSRPredCmd, x86.PredIBPB)
+		}
 	}
 	if v.cleanable {
 		m.clean = v.clean
@@ -161,14 +172,11 @@ func run(arg unsafe.Pointer) {
 	if v.drLive {
 		loadDR(&v.dr)
 	}
-	if v.replaces(c) {
-		kernel.WriteMSR(x86.MSRPredCmd, x86.PredIBPB)
-	}
 	if v.tscAux != c.tscAux {
 		c.tscAux = v.tscAux
 		kernel.WriteMSR(msrTSCAux, v.tscAux)
 	}
-	if v.nudged = b.tcg() && m.eventInj&(eventValid|eventType) == eventValid; v.nudged {
+	if v.nudged = v.asked && b.tcg() && m.eventInj&(eventValid|eventType) == eventValid; v.nudged {
 		// TCG (seen: 7.2) delivers an interrupt in VMRUN and leaves it noted. If its
 		// emulation loop is called away before the guest's first instruction, it
 		// finds the note and delivers the interrupt again. An exit erases it.
@@ -197,14 +205,19 @@ func (v *VCPU) replaces(c *cpu) bool {
 }
 
 // place makes the guest's address-space identifier and the hardware's caches right
-// for this CPU and this generation of the tables.
+// for this CPU and this generation of the tables. It need not be asked where the last
+// VCPU here was this one too: identifiers are used up by others only.
 func (v *VCPU) place(c *cpu, id int, gen uint64) {
+	stale := v.flush || v.seen.Load() != gen
 	v.seen.Store(gen)
 	switch {
 	case v.cpu != id:
 		v.clean = 0
 		v.newASID(c)
-	case v.generation != c.generation || !v.space.b.has(featFlushASID):
+	case v.generation != c.generation:
+		v.newASID(c)
+	case !stale:
+	case !v.space.b.has(featFlushASID):
 		v.newASID(c)
 	default:
 		v.vm.tlb = tlbFlushASID

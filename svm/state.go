@@ -80,7 +80,7 @@ func (v *VCPU) Load(s *vcpu.State) error {
 	}
 	v.activity = s.Activity
 	v.nmiBlocked, v.stepping = s.NMIBlock, false
-	v.pending, v.injected = s.Pending, vcpu.Event{}
+	v.pending, v.injected, v.asked = s.Pending, vcpu.Event{}, true
 	clear(v.area.Data)
 	copy(v.area.Data, s.XSAVE)
 	v.shareDR(false)

@@ -452,6 +452,7 @@ func TestASIDsAreNeverSharedWithinAGeneration(t *testing.T) {
 		w := vs[r.IntN(len(vs))]
 		before := c.generation
 		w.vm.tlb = tlbKeep
+		w.flush = w.flush || r.IntN(2) == 0
 		w.place(c, 0, 1)
 		w.flush = false
 		k := tag{c.generation, w.vm.asid}

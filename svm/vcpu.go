@@ -30,6 +30,7 @@ type VCPU struct {
 	cleanable  bool
 	hideMCE    bool // CR4.MCE is on, and the guest does not know: see setCR4
 
+	asked      bool // an entry and the exit after it must look at what follows: see Run
 	pending    vcpu.Event
 	injected   vcpu.Event // what the last entry delivered
 	watching   bool       // armWindows has set something that it must take back

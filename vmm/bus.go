@@ -16,19 +16,20 @@ type portRange struct {
 }
 
 // portTable holds the ranges by their first port. Below isaPorts, where a PC's own
-// devices are, isa gives a range's place in the slice plus one, if that fits.
+// devices are, isa is the range of each.
 type portTable struct {
 	ranges []portRange
-	isa    [isaPorts]uint8
+	isa    [isaPorts]*portRange
 }
 
 const isaPorts = 0x400
 
 func newPortTable(ranges []portRange) *portTable {
 	t := &portTable{ranges: ranges}
-	for i, r := range ranges {
-		for p := int(r.first); i < 0xff && p <= int(r.last) && p < isaPorts; p++ {
-			t.isa[p] = uint8(i + 1)
+	for i := range ranges {
+		r := &ranges[i]
+		for p := int(r.first); p <= int(r.last) && p < isaPorts; p++ {
+			t.isa[p] = r
 		}
 	}
 	return t
@@ -99,9 +100,10 @@ func (b *bus) AddMMIO(start, size uint64, d device.MMIODevice) error {
 func (b *bus) port(p uint16) device.PortDevice {
 	t := b.ports.Load()
 	if p < isaPorts {
-		if i := uint(t.isa[p]) - 1; i < uint(len(t.ranges)) {
-			return t.ranges[i].dev
+		if r := t.isa[p]; r != nil {
+			return r.dev
 		}
+		return nil
 	}
 	return t.search(p)
 }

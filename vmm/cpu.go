@@ -103,7 +103,9 @@ func (c *cpu) loop() {
 		if c.look {
 			c.interrupts()
 		}
-		c.setDeadline()
+		if at := c.due(); at != c.armed {
+			c.setDeadline(at)
+		}
 		c.regs.CR8 = c.lapic.CR8()
 		c.mode.Store(modeGuest)
 		if c.req.Load() != 0 {
@@ -216,16 +218,15 @@ func (c *cpu) interrupts() {
 	}
 }
 
-// setDeadline tells the VCPU when the local APIC's timer is due.
-func (c *cpu) setDeadline() {
-	at, ok := c.lapic.Deadline()
-	if !ok {
-		at = math.MaxInt64
-	}
-	at = min(at, c.watch.next)
-	if at == c.armed {
-		return
-	}
+// due is when the guest must be left at the latest: when the local APIC's timer
+// fires, which may be never, or at the next look for a hang.
+func (c *cpu) due() int64 {
+	at, _ := c.lapic.Deadline()
+	return min(at, c.watch.next)
+}
+
+// setDeadline tells the VCPU.
+func (c *cpu) setDeadline(at int64) {
 	c.armed = at
 	c.v.SetDeadline(max(1, c.vm.hostTSC(at)))
 }

@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"runtime/debug"
 	"strings"
 
 	"godwit/kernel"
@@ -32,6 +33,7 @@ const benchRounds = 1000
 
 // Bench measures the round trips whose name contains filter over backend b.
 func Bench(b vcpu.Backend, a mem.Allocator, filter string, report func(Cost)) {
+	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // none falls into a measurement
 	for _, x := range benches(b) {
 		if strings.Contains(x.name, filter) {
 			report(measure(b, a, x))

@@ -238,17 +238,19 @@ func (t *Tables) walk(gpa uint64) (slot, uint64) {
 again:
 	tab := t.root
 	at := uint(12 + 9*(topLevel-1)) // shift(level)
-	for level := topLevel; ; level-- {
+	for level := topLevel; level > 1; level-- {
 		i := gpa >> (at & 63) % perTable
 		at -= 9
 		e := atomic.LoadUint64(&tab.e[i])
-		if e&present == 0 || level == 1 || e&large != 0 {
+		if e&(present|large) != present {
 			return slot{tab, i, level}, e
 		}
 		if tab = tab.child[i].Load(); tab == nil {
 			goto again // merged between the two loads
 		}
 	}
+	i := gpa / PageSize % perTable
+	return slot{tab, i, 1}, atomic.LoadUint64(&tab.e[i])
 }
 
 // split replaces a large page by a table of the next smaller ones that translate

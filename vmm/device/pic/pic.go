@@ -227,27 +227,30 @@ func (p *PIC) In(port uint16, size int) uint32 {
 }
 
 func (p *PIC) in(port uint16) uint32 {
-	if port&^1 == ELCR {
-		return uint32(p.chip[port&1].elcr)
-	}
 	c := &p.chip[port>>7&1]
-	if c.poll { // datasheet, "poll command": the next read is an acknowledge
-		c.poll = false
-		n, ok := c.request()
-		if !ok {
-			return 0
-		}
-		c.acknowledge(n)
-		p.update()
-		return 0x80 | uint32(n)
-	}
 	switch {
+	case port&^1 == ELCR:
+		return uint32(p.chip[port&1].elcr)
+	case c.poll:
+		return p.polled(c)
 	case port&1 != 0:
 		return uint32(c.imr)
 	case c.readISR:
 		return uint32(c.isr)
 	}
 	return uint32(c.irr)
+}
+
+// polled: the read after a poll command is an acknowledge (datasheet, "poll command").
+func (p *PIC) polled(c *chip) uint32 {
+	c.poll = false
+	n, ok := c.request()
+	if !ok {
+		return 0
+	}
+	c.acknowledge(n)
+	p.update()
+	return 0x80 | uint32(n)
 }
 
 // Out implements device.PortDevice.
