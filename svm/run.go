@@ -165,6 +165,7 @@ func run(arg unsafe.Pointer) {
 		if v.replaces(c) {
 			kernel.WriteMSR(x86.MSRPredCmd, x86.PredIBPB)
 		}
+		v.host = c.host.Phys
 	}
 	if v.cleanable {
 		m.clean = v.clean
@@ -182,7 +183,7 @@ func run(arg unsafe.Pointer) {
 		// finds the note and delivers the interrupt again. An exit erases it.
 		kernel.InterruptSelf()
 	}
-	v.host, v.cr2 = c.host.Phys, m.cr2
+	v.cr2 = m.cr2
 	enter(&v.world)
 	if v.drLive {
 		saveDR(&v.dr)

@@ -16,20 +16,19 @@ type portRange struct {
 }
 
 // portTable holds the ranges by their first port. Below isaPorts, where a PC's own
-// devices are, isa is the range of each.
+// devices are, isa has each port's.
 type portTable struct {
 	ranges []portRange
-	isa    [isaPorts]*portRange
+	isa    [isaPorts]device.PortDevice
 }
 
 const isaPorts = 0x400
 
 func newPortTable(ranges []portRange) *portTable {
 	t := &portTable{ranges: ranges}
-	for i := range ranges {
-		r := &ranges[i]
+	for _, r := range ranges {
 		for p := int(r.first); p <= int(r.last) && p < isaPorts; p++ {
-			t.isa[p] = r
+			t.isa[p] = r.dev
 		}
 	}
 	return t
@@ -100,10 +99,7 @@ func (b *bus) AddMMIO(start, size uint64, d device.MMIODevice) error {
 func (b *bus) port(p uint16) device.PortDevice {
 	t := b.ports.Load()
 	if p < isaPorts {
-		if r := t.isa[p]; r != nil {
-			return r.dev
-		}
-		return nil
+		return t.isa[p]
 	}
 	return t.search(p)
 }

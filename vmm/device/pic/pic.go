@@ -221,28 +221,24 @@ func (p *PIC) Acknowledge() uint8 {
 // In implements device.PortDevice.
 func (p *PIC) In(port uint16, size int) uint32 {
 	p.mu.Lock()
-	v := p.in(port)
-	p.mu.Unlock()
-	return v
-}
-
-func (p *PIC) in(port uint16) uint32 {
 	c := &p.chip[port>>7&1]
+	v := c.irr
 	switch {
 	case port&^1 == ELCR:
-		return uint32(p.chip[port&1].elcr)
+		v = p.chip[port&1].elcr
 	case c.poll:
-		return p.polled(c)
+		v = p.polled(c)
 	case port&1 != 0:
-		return uint32(c.imr)
+		v = c.imr
 	case c.readISR:
-		return uint32(c.isr)
+		v = c.isr
 	}
-	return uint32(c.irr)
+	p.mu.Unlock()
+	return uint32(v)
 }
 
 // polled: the read after a poll command is an acknowledge (datasheet, "poll command").
-func (p *PIC) polled(c *chip) uint32 {
+func (p *PIC) polled(c *chip) uint8 {
 	c.poll = false
 	n, ok := c.request()
 	if !ok {
@@ -250,7 +246,7 @@ func (p *PIC) polled(c *chip) uint32 {
 	}
 	c.acknowledge(n)
 	p.update()
-	return 0x80 | uint32(n)
+	return 0x80 | n
 }
 
 // Out implements device.PortDevice.
