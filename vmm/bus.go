@@ -96,14 +96,17 @@ func (b *bus) AddMMIO(start, size uint64, d device.MMIODevice) error {
 	return nil
 }
 
-func (b *bus) port(p uint16) device.PortDevice {
-	t := b.ports.Load()
+// at is the device at a port, nil if there is none.
+func (t *portTable) at(p uint16) device.PortDevice {
 	if p < isaPorts {
 		return t.isa[p]
 	}
 	return t.search(p)
 }
 
+// search is apart so that at is inlined.
+//
+//go:noinline
 func (all *portTable) search(p uint16) device.PortDevice {
 	t := all.ranges
 	lo, hi := 0, len(t)
@@ -123,7 +126,7 @@ func (all *portTable) search(p uint16) device.PortDevice {
 
 // In reads a port; nobody's ports read as ones, as on a PC's bus.
 func (b *bus) In(p uint16, size int) uint32 {
-	if d := b.port(p); d != nil {
+	if d := b.ports.Load().at(p); d != nil {
 		return d.In(p, size)
 	}
 	b.lostPort.Add(1)
@@ -131,7 +134,7 @@ func (b *bus) In(p uint16, size int) uint32 {
 }
 
 func (b *bus) Out(p uint16, size int, v uint32) {
-	if d := b.port(p); d != nil {
+	if d := b.ports.Load().at(p); d != nil {
 		d.Out(p, size, v)
 		return
 	}
