@@ -44,16 +44,22 @@ const maxRunPages = 1<<16 - 1
 
 // A batch is a Pages message being built. It is used again and again.
 type batch struct {
-	buf  []byte // room for header, data, table and tail
-	data int    // bytes of data so far
-	runs []run
-	raw  uint64 // pages with data, compressed or not
-	zero uint64
-	// compress has add compress, by way of block.
-	compress bool
+	buf   []byte // room for header, data, table and tail
+	data  int    // bytes of data so far
+	runs  []run
+	raw   uint64 // pages with data, compressed or not
+	zero  uint64
+	block []byte
+	took  time.Duration // to fill it
+
+	compress bool   // pages are compressed, by way of block
 	packed   uint64 // compressed pages, of raw
-	block    []byte
-	took     time.Duration // to fill it
+	test     bool   // one of those by which the two ways are compared
+	short    bool   // full when it is telling, so that little goes a way that may be slow
+	sample   bool   // the next pages are compressed to see what that takes
+
+	sampleIn, sampleOut uint64 // bytes
+	sampleTook          time.Duration
 }
 
 func newBatch() *batch {
@@ -67,6 +73,15 @@ func newBatch() *batch {
 
 func (b *batch) reset() {
 	b.data, b.runs, b.raw, b.zero, b.packed = 0, b.runs[:0], 0, 0, 0
+	b.sampleIn, b.sampleOut, b.sampleTook = 0, 0, 0
+}
+
+// telling says whether so much is in it that its time tells something.
+func (b *batch) telling() bool { return b.raw >= batchPages/4 }
+
+// full says whether to send it before another chunk is added.
+func (b *batch) full() bool {
+	return b.room() < chunk || b.zero >= maxScan || b.short && b.telling()
 }
 
 func (b *batch) empty() bool { return len(b.runs) == 0 }
@@ -101,8 +116,9 @@ func (b *batch) add(g Guest, first, n uint64) {
 // compressed, move down.
 func (b *batch) put(first, n uint64, pages []byte) {
 	b.raw += n
-	if b.compress {
-		if block := s2.Encode(b.block, pages); worthwhile(len(block), len(pages)) {
+	if b.compress || b.sample {
+		block := b.squeeze(pages)
+		if worthwhile(len(block), len(pages)) {
 			b.data += copy(b.buf[headerSize+b.data:], block)
 			b.runs = append(b.runs, run{first, uint16(n), methodS2, uint32(len(block))})
 			b.packed += n
@@ -116,6 +132,18 @@ func (b *batch) put(first, n uint64, pages []byte) {
 	for i := range n {
 		b.extend(first+i, methodRaw, PageSize)
 	}
+}
+
+// squeeze compresses pages.
+func (b *batch) squeeze(pages []byte) []byte {
+	if !b.sample {
+		return s2.Encode(b.block, pages)
+	}
+	begin := time.Now()
+	block := s2.Encode(b.block, pages)
+	b.sample = false
+	b.sampleIn, b.sampleOut, b.sampleTook = uint64(len(pages)), uint64(min(len(block), len(pages))), time.Since(begin)
+	return block
 }
 
 // worthwhile tells whether to send a block instead of pages: if it saves an eighth,

@@ -93,15 +93,18 @@ func BenchmarkMove(b *testing.B) {
 				b.SetBytes(pages << PageShift)
 				b.ReportAllocs()
 				var down time.Duration
+				var packed uint64
 				for b.Loop() {
 					r, err := from.Migrate(context.Background(), "flat", address, Options{})
 					if err != nil {
 						b.Fatal(err)
 					}
 					down += r.Downtime.Total
+					packed += r.Packed
 				}
 				b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/pages, "ns/page")
 				b.ReportMetric(float64(down.Microseconds())/float64(b.N), "µs-downtime")
+				b.ReportMetric(float64(packed)/float64(b.N)/pages*100, "%packed")
 			})
 		}
 	}

@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"context"
+	"math/rand/v2"
 	"net"
 	"testing"
 	"testing/synctest"
@@ -70,6 +71,31 @@ func TestALineThatWaitsForPagesGetsThemAsTheyAre(t *testing.T) {
 		r, err := from.Migrate(context.Background(), "flat", "b", Options{})
 		if err != nil || r.Pages < pages || r.Packed != 0 {
 			t.Errorf("%v; of %d pages %d were compressed", err, r.Pages, r.Packed)
+		}
+		from.Close()
+		to.Close()
+	})
+}
+
+// The image a kernel was unpacked from is still in its guest's memory, below all else,
+// and is not to be compressed again.
+func TestPagesThatDoNotCompressDoNotDecideForTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const pages, random = 4096, 1024
+		src, dst := newFlat(pages, 0), newFlat(pages, 100)
+		rand.NewChaCha8([32]byte{}).Read(src.data[:random*PageSize])
+		to := NewManager(Config{Target: dst})
+		from := NewManager(Config{
+			Find: func(string) (Guest, error) { return src, nil },
+			Dial: func(context.Context, string) (net.Conn, error) {
+				x, y := net.Pipe()
+				go to.ServeConn(y)
+				return shaped{x, 1e6, 0}, nil
+			},
+		})
+		r, err := from.Migrate(context.Background(), "flat", "b", Options{})
+		if err != nil || r.Packed < pages-random-depth*batchPages || r.Packed > pages-random {
+			t.Errorf("%v; of %d pages %d were compressed, where %d can be", err, r.Pages, r.Packed, pages-random)
 		}
 		from.Close()
 		to.Close()

@@ -1,55 +1,15 @@
 package migrate
 
-import (
-	"sync/atomic"
-	"time"
-)
+import "time"
 
 // A pipeline overlaps encoding and sending: a goroutine reads pages from the
 // guest into batches, the caller's sends them, and the few batches go round
 // between the two. Nothing is allocated for a page or a batch.
-//
-// Whether compressing pays is measured, not known: it depends on the line, on both
-// hosts' processors, and on what the pages hold.
 type pipeline struct {
 	free chan *batch
 	sum  roundSum // of the last task
-	pace [2]pace  // pages as they are, pages compressed
-	// tried: a first batch has been compressed; the encoder's.
-	tried bool
-}
 
-// A pace is how long the pipeline lately took for a byte of pages; 0 if that is not
-// known.
-type pace struct{ picoseconds atomic.Int64 }
-
-func (p *pace) add(bytes uint64, took time.Duration) {
-	now := max(1, int64(took)*1000/int64(bytes))
-	if old := p.picoseconds.Load(); old != 0 {
-		now = old + (min(now, 4*old)-old)/4 // one delay is not yet a slow line
-	}
-	p.picoseconds.Store(now)
-}
-
-// fade forgets slowly: a way that was slow is tried again at some time, the sooner the
-// less it was slower.
-func (p *pace) fade() { p.picoseconds.Store(max(1, p.picoseconds.Load()*255/256)) }
-
-// compress decides for the next batch. Compressing is tried when the line first keeps
-// the encoder waiting, but not while the guest stands still.
-func (p *pipeline) compress(waited, last bool) bool {
-	plain, packed := &p.pace[0], &p.pace[1]
-	switch {
-	case packed.picoseconds.Load() == 0:
-		try := waited && !last && !p.tried
-		p.tried = p.tried || try
-		return try
-	case packed.picoseconds.Load() < plain.picoseconds.Load():
-		plain.fade()
-		return true
-	}
-	packed.fade()
-	return false
+	choice choice
 }
 
 // depth is how many batches there are: one being filled, one being sent, and
@@ -93,6 +53,8 @@ func (p *pipeline) send(t *task) error {
 	for b := range full {
 		if t.l.err() == nil && !b.empty() {
 			t.write(b)
+		} else {
+			p.choice.sent(b, 0)
 		}
 		p.free <- b
 	}
@@ -110,13 +72,11 @@ func (t *task) write(b *batch) {
 	t.writing += now.Sub(begin)
 	// From one batch to the next, whatever held it up; that of the encoder shows
 	// here only when no other batch is left.
-	if !t.sent.IsZero() && b.raw >= batchPages/4 {
-		way := 0
-		if b.compress {
-			way = 1
-		}
-		t.g.pipe.pace[way].add(b.raw*PageSize, max(now.Sub(t.sent), b.took))
+	var took time.Duration
+	if !t.sent.IsZero() {
+		took = max(now.Sub(t.sent), b.took)
 	}
+	t.g.pipe.choice.sent(b, took)
 	t.sent = now
 	t.bytes += uint64(len(f))
 	t.l.bound(t.bytes, t.writing)
@@ -145,8 +105,10 @@ func (t *task) encode(p *pipeline, full chan<- *batch) {
 	}
 	begin := time.Now()
 	flush := func() bool {
-		b.took = time.Since(begin)
+		now := time.Now()
+		b.took = now.Sub(begin)
 		t.encoding += b.took
+		p.choice.filled(b, now)
 		full <- b
 		b = t.take(p)
 		begin = time.Now()
@@ -159,7 +121,7 @@ func (t *task) encode(p *pipeline, full chan<- *batch) {
 			if !ok || first >= r.end() {
 				break
 			}
-			if (b.room() < chunk || b.zero >= maxScan) && !flush() {
+			if b.full() && !flush() {
 				return
 			}
 			n := t.stretch(first, min(r.end()-first, chunk))
@@ -174,7 +136,8 @@ func (t *task) encode(p *pipeline, full chan<- *batch) {
 			}
 		}
 	}
-	t.encoding += time.Since(begin)
+	b.took = time.Since(begin)
+	t.encoding += b.took
 	full <- b
 }
 
@@ -204,7 +167,9 @@ func (t *task) take(p *pipeline) *batch {
 		}
 	}
 	b.reset()
-	b.compress = t.g.feats&featS2 != 0 && p.compress(waited, t.last)
+	if t.g.feats&featS2 != 0 {
+		p.choice.next(b, time.Now(), waited, t.last)
+	}
 	if !t.last {
 		c := t.g.guest.Counters()
 		t.g.rep.update(func(r *Report) { r.Left = t.left })

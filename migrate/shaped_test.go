@@ -49,8 +49,8 @@ func TestOnLinesOfAllSpeedsTheDowntimeKeepsItsLimitOrTheGuestStays(t *testing.T)
 						t.Errorf("bandwidth %.0f, not %.0f", r.Bandwidth, rate)
 					case err != nil && need < rate/2:
 						t.Errorf("given up, though the line is faster: %v", err)
-					case err == nil && writes == 10000 && mbit == 10:
-						t.Error("this can not have converged")
+					case err == nil && writes == 10000 && mbit == 10 && r.Packed < r.Pages/4:
+						t.Error("this can not have converged without compression")
 					}
 					d := r.Downtime
 					if parts := d.Pause + d.LastPass + d.Verify + d.State + d.Prepare + d.Commit; err == nil && parts != d.Total {
