@@ -291,7 +291,21 @@ func preempt(c *cpu) {
 	}
 }
 
-// idleLoop is every CPU's idle thread. Interrupts are on only inside haltOnce.
+// pollIdle is SetPollIdle's wish.
+var pollIdle uint32
+
+// SetPollIdle tells whether idle CPUs look for work without end instead of halting: for
+// emulators whose clock leaps while all CPUs are halted.
+func SetPollIdle(poll bool) {
+	v := uint32(0)
+	if poll {
+		v = 1
+	}
+	atomic.StoreUint32(&pollIdle, v)
+}
+
+// idleLoop is every CPU's idle thread. Interrupts are on only inside haltOnce and
+// pollOnce.
 func idleLoop() {
 	idled := false
 	for {
@@ -311,7 +325,11 @@ func idleLoop() {
 		enterLazy(c)
 		if !workWaits() {
 			armTimer(c)
-			haltOnce()
+			if atomic.LoadUint32(&pollIdle) != 0 {
+				pollOnce()
+			} else {
+				haltOnce()
+			}
 		}
 		leaveLazy(c)
 		atomic.StoreUint32(&c.idling, 0)

@@ -235,6 +235,16 @@ TEXT ·haltOnce(SB), NOSPLIT, $0-0
 	CLI
 	RET
 
+// func pollOnce()
+//
+// Interrupts that wait are taken after the instruction that follows STI.
+TEXT ·pollOnce(SB), NOSPLIT, $0-0
+	STI
+	PAUSE
+	PAUSE
+	CLI
+	RET
+
 // func haltForever()
 TEXT ·haltForever(SB), NOSPLIT, $0-0
 	CLI

@@ -77,6 +77,7 @@ func this() *cpu
 func framePointer() uintptr
 func pause()
 func haltOnce()
+func pollOnce()
 func haltForever()
 func load32(addr uintptr) uint32
 func store32(addr uintptr, v uint32)

@@ -89,6 +89,7 @@ func (h *host) configure() []config.Problem {
 		problems = append(problems, config.Problem{Where: "command line", What: fmt.Sprintf("config: no boot module is named %q; there are %s", name, moduleNames())})
 	}
 	kernel.SetHaltAtEnd(h.cfg.Panic == "halt")
+	kernel.SetPollIdle(h.cfg.Idle == "poll")
 	return problems
 }
 

@@ -29,6 +29,7 @@ type Config struct {
 	Migrate  uint16   `json:"migrate_port,omitempty"`     // 0: machines are not taken
 	Patience int      `json:"patience_seconds,omitempty"` // 0: migrate.DefaultTiming
 	Panic    string   `json:"panic"`                      // reboot or halt
+	Idle     string   `json:"idle"`                       // halt or poll
 	Run      []string `json:"run,omitempty"`              // console commands to start with
 	given    map[string]bool
 }
@@ -93,6 +94,13 @@ var options = []option{
 		c.Panic = v
 		return nil
 	}},
+	{"idle", "idle=halt | idle=poll", "what a CPU without work does (default: halt); poll is for emulators whose clock leaps while all CPUs are halted", func(c *Config, v string) error {
+		if v != "halt" && v != "poll" {
+			return fmt.Errorf("%q is neither halt nor poll", v)
+		}
+		c.Idle = v
+		return nil
+	}},
 	{"run", `run="COMMAND"`, "a console command to run at start; may be given several times", func(c *Config, v string) error {
 		if v == "" {
 			return fmt.Errorf("no command given")
@@ -152,7 +160,7 @@ func setPort(port *uint16, v string, def uint16) error {
 
 // Default is a host told nothing.
 func Default() *Config {
-	return &Config{Name: "godwit", Net: Net{Mode: "dhcp"}, Panic: "reboot"}
+	return &Config{Name: "godwit", Net: Net{Mode: "dhcp"}, Panic: "reboot", Idle: "halt"}
 }
 
 // CommandLine applies a boot command line. It takes precedence over a module,
