@@ -73,7 +73,7 @@ func (p *pace) fade() { p.now *= 255. / 256 }
 
 const (
 	// perWay is how many batches a test sends each way.
-	perWay = 3
+	perWay = 4
 	// untested is how many batches lie between tests that compressing may lose.
 	untested = 32
 	// sampleShare: of the encoder's time at most this part goes into samples.
@@ -197,8 +197,8 @@ func (c *choice) sent(b *batch, took time.Duration) {
 // compare ends a test.
 func (c *choice) compare() {
 	c.testing, c.since = false, 0
-	plain, ok := quickest(c.measures[0])
-	packed, ok2 := quickest(c.measures[1])
+	plain, ok := usual(c.measures[0])
+	packed, ok2 := usual(c.measures[1])
 	if !ok || !ok2 { // too little was sent to tell: another time
 		c.plain.set(c.plain.now * 2)
 		return
@@ -211,13 +211,18 @@ func (c *choice) compare() {
 	}
 }
 
-// quickest is that of the measures made: what delays some batches says nothing of the
-// way they went.
-func quickest(m [perWay]float64) (q float64, ok bool) {
+// usual is the mean of the measures made without the longest: one that was held up says
+// nothing of the way it went, and one that was not may have found room that another
+// made.
+func usual(m [perWay]float64) (float64, bool) {
+	sum, longest, n := 0., 0., 0
 	for _, x := range m {
-		if x > 0 && (!ok || x < q) {
-			q, ok = x, true
+		if x > 0 {
+			sum, longest, n = sum+x, max(longest, x), n+1
 		}
 	}
-	return q, ok
+	if n < 2 {
+		return 0, false
+	}
+	return (sum - longest) / float64(n-1), true
 }

@@ -2,6 +2,7 @@ package migrate
 
 import (
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ type paces struct {
 	unpack              float64 // at the other end, where it shares the processor with the line
 	ratio               func(batch int) float64
 	queue               float64 // bytes the line takes ahead
+	lump                float64 // bytes: the line tells of room only when so much has become free
 	stall               float64 // one batch in a hundred is held up for so many times its time
 }
 
@@ -81,7 +83,12 @@ func (p paces) carry(n int, ask bool, always bool) (total time.Duration) {
 		}
 		sender = max(sender, encoder)
 		carried = max(carried, sender) + cost
-		sender = max(sender, carried-p.line*p.queue)
+		if room := carried - p.line*p.queue; room > sender {
+			sender = room
+			if lump := p.line * p.lump; lump > 0 {
+				sender = math.Ceil(room/lump) * lump
+			}
+		}
 		left[i] = sender
 		if i > 0 {
 			took[i] = max(at(sender).Sub(last), b.took)
@@ -115,10 +122,10 @@ func TestTheChoiceComesWithinATwentiethOfTheBestWay(t *testing.T) {
 			"slow peer": {read: 0.3, squeeze: 0.8, unpack: 20},
 		} {
 			for pages, ratio := range ratios {
-				for _, c := range []struct{ stall, queue float64 }{{0, minQueue}, {0, 2 << 20}, {10, minQueue}} {
-					t.Run(fmt.Sprintf("%s/%s/%s/stall=%v/queue=%v", line, host, pages, c.stall, c.queue), func(t *testing.T) {
+				for _, c := range []struct{ stall, queue, lump float64 }{{0, minQueue, 0}, {0, 2 << 20, 0}, {0, minQueue, minQueue}, {10, minQueue, 0}} {
+					t.Run(fmt.Sprintf("%s/%s/%s/stall=%v/queue=%v/lump=%v", line, host, pages, c.stall, c.queue, c.lump), func(t *testing.T) {
 						p := h
-						p.line, p.ratio, p.stall, p.queue = ns, ratio, c.stall, c.queue
+						p.line, p.ratio, p.stall, p.queue, p.lump = ns, ratio, c.stall, c.queue, c.lump
 						const n = 1024 // 512 MiB
 						plain, packed := p.carry(n, false, false), p.carry(n, false, true)
 						best := min(plain, packed)
@@ -127,6 +134,9 @@ func TestTheChoiceComesWithinATwentiethOfTheBestWay(t *testing.T) {
 						if c.queue > minQueue {
 							// While it fills nothing can be known; then four batches go round.
 							slack += time.Duration((c.queue + depth*batchPages*PageSize) * p.line)
+						}
+						if c.lump != 0 {
+							slack += best / 60 // one lump more or less tells less
 						}
 						if c.stall != 0 {
 							slack = best / 7 // stalls fall on other batches than they did

@@ -473,7 +473,8 @@ func (g *Migration) sendRound(l *link, todo Bitmap, pages uint64, round uint32, 
 		if err := g.roundDone(l, t.sum); err != nil {
 			return err
 		}
-		t.writing += time.Since(flush)
+		// The round trip is not the line's speed, and the estimate has it already.
+		t.writing += max(0, time.Since(flush)-g.line.rtt)
 		g.line.measure(t)
 	}
 	g.group = t.group
