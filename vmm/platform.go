@@ -148,10 +148,13 @@ func (vm *VM) firmware() error {
 	if err != nil {
 		return err
 	}
-	if len(tables) > acpi.DefaultSize {
-		return fmt.Errorf("acpi: %d bytes of tables do not fit in %d", len(tables), acpi.DefaultSize)
+	if room := biosSegment<<4 + biosCode - acpi.DefaultBase; len(tables) > room {
+		return fmt.Errorf("acpi: %d bytes of tables do not fit in %d", len(tables), room)
 	}
 	if err := vm.ram.Zero(acpi.DefaultBase, acpi.DefaultSize); err != nil {
+		return err
+	}
+	if err := vm.biosData(); err != nil {
 		return err
 	}
 	return vm.ram.WriteAt(tables, acpi.DefaultBase)
