@@ -2,7 +2,6 @@ package vdisk
 
 import (
 	"fmt"
-	"io"
 )
 
 // CreateOptions describe a new image.
@@ -158,18 +157,6 @@ func Create(b Backing, o CreateOptions) error {
 		h.Sequence++
 	}
 	return b.Flush()
-}
-
-// readsZero samples whether a fresh range needs no zeroes written: a backing that
-// can not be truncated to nothing keeps its old bytes.
-func readsZero(b Backing, off, n int64) bool {
-	buf := make([]byte, mib)
-	for ; n > 0; off, n = off+mib, n-mib {
-		if m, err := b.ReadAt(buf, off); err != nil && err != io.EOF || !allZero(buf[:m]) {
-			return false
-		}
-	}
-	return true
 }
 
 // batWriter makes the BAT of a new image, piece by piece.

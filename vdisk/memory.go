@@ -102,6 +102,21 @@ func (m *Memory) Trim(off, n int64) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	n = min(n, m.size-off)
+	if first, end := (off+memPage-1)/memPage, (off+n)/memPage; end-first > int64(len(m.pages)) {
+		for at := range m.pages {
+			if at >= first && at < end {
+				delete(m.pages, at)
+			}
+		}
+		m.clear(off, min(n, first*memPage-off))
+		off, n = end*memPage, off+n-end*memPage
+	}
+	m.clear(off, n)
+	return true, nil
+}
+
+// clear does it page by page. mu is held.
+func (m *Memory) clear(off, n int64) {
 	for n > 0 {
 		at, in := off/memPage, off%memPage
 		k := min(n, memPage-in)
@@ -112,7 +127,6 @@ func (m *Memory) Trim(off, n int64) (bool, error) {
 		}
 		off, n = off+k, n-k
 	}
-	return true, nil
 }
 
 func (m *Memory) Truncate(size int64) error {
