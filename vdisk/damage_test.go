@@ -197,6 +197,7 @@ var damages = []struct {
 	{"block in the BAT", false, func(_ testing.TB, p *patient) { p.put(p.batAt(2), uint64(entry(present, p.bat))) }, ErrOverlap, true, nil},
 	{"block in the BAT of a child", true, func(_ testing.TB, p *patient) { p.put(p.batAt(2), uint64(entry(present, p.bat))) }, ErrOverlap, true, nil},
 	{"block in the log", true, func(_ testing.TB, p *patient) { p.put(p.batAt(2), uint64(entry(present, p.log))) }, ErrOverlap, true, nil},
+	{"log far away", false, func(_ testing.TB, p *patient) { p.changeHeaders(func(h *header) { h.LogOffset = 1 << 52 }) }, ErrAbsurdSize, true, nil},
 	{"block on a bitmap", true, func(_ testing.TB, p *patient) {
 		p.put(p.batAt(2), uint64(entry(present, batEntry(p.word(p.bitmapAt())).offset())))
 	}, ErrOverlap, true, nil},

@@ -21,7 +21,11 @@ func (r *repairer) claim() error {
 	}
 	regions(all)
 	bat, _ := findRegion(im.regions, regionBAT)
+	if r.size > maxInUse {
+		return ErrAbsurdSize.at(0, "the file is %d bytes long, more than any image needs", r.size)
+	}
 	log, logLen, inLog, inBAT := int64(im.hdr.LogOffset), int64(im.hdr.LogLength), int64(0), int64(0)
+	far := log+logLen > maxInUse
 	err := im.eachEntry(func(index uint64, e batEntry) error {
 		off := e.offset()
 		if e.state() <= unmapped || off < headerSectionSize || off >= r.size {
@@ -40,15 +44,21 @@ func (r *repairer) claim() error {
 		all.take(off, n)
 		return nil
 	})
-	all.take(log, logLen)
+	if !far {
+		all.take(log, logLen)
+	}
 	s := &im.space
 	s.end = roundUp(r.size, mib)
 	if s.limit != 0 { // it can not grow: what nothing names is free
 		s.end = min(roundUp(all.end, mib), s.limit&^(mib-1))
 		all.free(s.end, func(off, n int64) { s.insert(freeRegion{off, n, holdsOld}) })
 	}
-	if err == nil && inLog != 0 {
-		err = r.moveLog(inLog)
+	switch {
+	case err != nil:
+	case far:
+		err = r.moveLog(ErrAbsurdSize, headerOffset1+72, "the log lay farther than any image reaches")
+	case inLog != 0:
+		err = r.moveLog(ErrOverlap, inLog, "a block lay in the log")
 	}
 	if err == nil && inBAT != 0 {
 		err = r.moveBAT(inBAT)
@@ -80,9 +90,9 @@ func (r *repairer) moveBAT(at int64) error {
 	return nil
 }
 
-// moveLog leaves the log's place to the block that lies in it: with the first entry
-// that a log there takes, the block would change.
-func (r *repairer) moveLog(at int64) error {
+// moveLog leaves the log's place. A block that lies in it would change with the first
+// entry that a log there takes.
+func (r *repairer) moveLog(f Flaw, at int64, why string) error {
 	im := r.im
 	if err := im.begin(false); err != nil {
 		return err
@@ -92,7 +102,7 @@ func (r *repairer) moveLog(at int64) error {
 	if err != nil {
 		return err
 	}
-	r.did(ErrOverlap, at, false, "a block lay in the log (%#x+%#x); the log was moved to %#x", h.LogOffset, h.LogLength, to)
+	r.did(f, at, false, "%s (%#x+%#x); it was moved to %#x", why, h.LogOffset, h.LogLength, to)
 	if err := r.b.Flush(); err != nil { // the file is as long as the header will say
 		return err
 	}

@@ -276,3 +276,30 @@ func TestRepairOnAPartition(t *testing.T) {
 		}
 	}
 }
+
+// What no file can reach costs repair no memory, and where only the log is there the
+// rest is saved.
+func TestALogFarAwayIsGivenUpAndMovesNear(t *testing.T) {
+	p := newPatient(t, false)
+	p.changeHeaders(func(h *header) { h.LogOffset, h.LogGUID = 1<<52, NewGUID() })
+	fixes, err := Repair(p.Memory, RepairOptions{})
+	has := func(f Flaw) bool { return slices.ContainsFunc(fixes, func(x Fix) bool { return x.Name == f }) }
+	if err != nil || !has(ErrLog) || !has(ErrAbsurdSize) {
+		t.Errorf("done: %v, %v", fixes, err)
+	}
+	im, err := Open(p.Memory, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer im.Close()
+	got := make([]byte, patientSize)
+	if _, err := im.ReadAt(got, 0); err != nil || !bytes.Equal(got, p.want) {
+		t.Errorf("the disk is not what it was (%v)", err)
+	}
+
+	p = newPatient(t, false)
+	p.Truncate(1 << 60)
+	if _, err := Repair(p.Memory, RepairOptions{}); !errors.Is(err, ErrAbsurdSize) {
+		t.Errorf("a file of 2^60 bytes: %v", err)
+	}
+}
