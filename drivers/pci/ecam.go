@@ -37,7 +37,7 @@ func parseMCFG(table []byte) ([]ecamRange, error) {
 			first:   e[10],
 			last:    e[11],
 		}
-		if r.first > r.last || r.base == 0 || r.base&(1<<20-1) != 0 || r.base>>52 != 0 {
+		if r.first > r.last || r.base == 0 || r.base&(1<<20-1) != 0 || r.base>>52 != 0 || (r.base+uint64(r.last)<<20)>>52 != 0 {
 			return nil, fmt.Errorf("pci: ACPI MCFG entry for segment %d, buses %d to %d at %#x is malformed",
 				r.segment, r.first, r.last, r.base)
 		}

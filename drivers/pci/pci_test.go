@@ -1,6 +1,7 @@
 package pci
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"strings"
@@ -289,6 +290,34 @@ func TestCapabilityWalkSurvivesBrokenLists(t *testing.T) {
 			t.Errorf("%s: %d found, error %v; want %d and %q", name, len(caps), err, tc.found, tc.want)
 		}
 	}
+}
+
+func FuzzMCFG(f *testing.F) {
+	table := make([]byte, mcfgHeader+mcfgEntry)
+	copy(table, "MCFG")
+	binary.LittleEndian.PutUint64(table[mcfgHeader:], 0xb0000000)
+	table[mcfgHeader+11] = 255
+	f.Add(table)
+	f.Add(table[:mcfgHeader])
+	high := bytes.Clone(table)
+	binary.LittleEndian.PutUint64(high[mcfgHeader:], 1<<52-1<<20)
+	f.Add(high)
+	f.Fuzz(func(t *testing.T, b []byte) {
+		cfg, err := ECAM(b, func(phys, size uint64) ([]byte, error) {
+			if phys+size < phys || phys>>52 != 0 || size != 1<<20 || phys&(size-1) != 0 {
+				t.Errorf("a bus is mapped at %#x, %#x bytes", phys, size)
+			}
+			return nil, errors.New("not mapped")
+		})
+		if err != nil {
+			return
+		}
+		for bus := range 256 {
+			if v := cfg.Read(Address{Bus: uint8(bus)}, 0, 4); v != 0xffffffff {
+				t.Errorf("bus %d reads %#x without a window", bus, v)
+			}
+		}
+	})
 }
 
 func FuzzCapabilities(f *testing.F) {

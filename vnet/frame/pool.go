@@ -30,8 +30,8 @@ type slab struct{ bus, size uint64 }
 // found in smaller pieces.
 const slabSize = 1 << 18
 
-// NewPool makes n frames with buffers of size bytes, a power of two of at least
-// 64 so that none crosses a boundary of its own size.
+// NewPool makes n frames with buffers of size bytes, a power of two of at least 64, so
+// that none up to a page crosses a page, and larger ones begin on one.
 func NewPool(mem Memory, n, size int) (*Pool, error) {
 	if n <= 0 || size < 64 || size&(size-1) != 0 {
 		return nil, fmt.Errorf("frame: a pool of %d buffers of %d bytes cannot be", n, size)

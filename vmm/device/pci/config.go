@@ -17,6 +17,8 @@ const (
 	regLine         = 0x3c
 	regPin          = 0x3d
 	firstCapability = 0x40
+
+	noLine = 0xff // in regLine (section 6.2.4): the 8259s do not see the pin
 )
 
 // Command register (table 6-1).

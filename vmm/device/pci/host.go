@@ -135,6 +135,9 @@ func (h *Host) Reset() {
 
 // assign gives f's windows addresses. f.mu is held.
 func (h *Host) assign(f *Function, next map[Kind]uint64) {
+	if f.config[regPin] != 0 {
+		f.config[regLine] = noLine
+	}
 	for n := range f.bars {
 		b := &f.bars[n]
 		if b.Kind == None {

@@ -195,6 +195,9 @@ func TestConfigurationAccessWidths(t *testing.T) {
 	if v := b.cfg(3, regVendor+1, 1); v != 0x1a {
 		t.Errorf("a byte is %#x", v)
 	}
+	if v := b.cfg(3, regLine, 1); v != noLine {
+		t.Errorf("the interrupt line is %#x before anyone set it", v)
+	}
 	b.setCfg(3, regLine, 1, 11)
 	if v := b.cfg(3, regLine, 4); v != 0x010b {
 		t.Errorf("line and pin are %#x", v)

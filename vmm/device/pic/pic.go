@@ -146,8 +146,9 @@ func (c *chip) request() (n uint8, ok bool) {
 	if c.special {
 		isr &^= c.imr
 	}
-	if c.nested {
-		// The slave may ask for a more urgent input while it is in service.
+	if c.nested && n == cascade {
+		// The slave may ask for a more urgent input while it is in service; what
+		// is less urgent than the slave may not.
 		isr &^= 1 << cascade
 	}
 	if busy, some := c.best(isr); some && c.order(busy) <= c.order(n) {
@@ -256,7 +257,9 @@ func (p *PIC) Out(port uint16, size int, v32 uint32) {
 	defer p.mu.Unlock()
 	defer p.update()
 	if port&^1 == ELCR {
-		p.chip[port&1].elcr = v & elcrWritable[port&1]
+		c := &p.chip[port&1]
+		c.elcr = v & elcrWritable[port&1]
+		c.irr |= c.lines & c.elcr // a level asks, if its edge was served already
 		return
 	}
 	i := port >> 7 & 1
@@ -264,6 +267,9 @@ func (p *PIC) Out(port uint16, size int, v32 uint32) {
 	switch {
 	case port&1 != 0:
 		c.data(v)
+		if i == 1 {
+			c.nested = false // means something to a master only
+		}
 	case v&0x10 != 0:
 		c.icw1(v)
 		if i == 1 {

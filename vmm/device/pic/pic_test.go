@@ -225,3 +225,42 @@ func TestStateRoundTrip(t *testing.T) {
 	devicetest.Refused(t, z, good, 7, 5, "ICW5")
 	devicetest.Refused(t, z, good, 8, 2, "boolean of two")
 }
+
+func TestSpecialFullyNestedModeLetsOnlyTheSlaveIn(t *testing.T) {
+	p, out := start()
+	for i, base := range []uint16{Master, Slave} {
+		p.Out(base, 1, 0x11)
+		p.Out(base+1, 1, uint32(0x30+8*i))
+		p.Out(base+1, 1, []uint32{4, 2}[i])
+		p.Out(base+1, 1, 0x11)
+		p.Out(base+1, 1, 0)
+	}
+	p.Line(10).Set(true)
+	want(t, p, out, 0x3a)
+	p.Line(3).Set(true)
+	if out.Level {
+		t.Error("IRQ 3 interrupts the slave's service")
+	}
+	p.Line(8).Set(true)
+	want(t, p, out, 0x38)
+	p.Out(Slave, 1, 0x60) // IRQ 10 is still in service: no EOI for the master
+	p.Line(10).Set(false)
+	p.Line(10).Set(true)
+	if out.Level {
+		t.Error("IRQ 10 interrupts its own service")
+	}
+	p.Out(Slave, 1, 0x62)
+	want(t, p, out, 0x3a)
+}
+
+func TestInputThatBecomesALevelAsksWhileItIsUp(t *testing.T) {
+	p, out := start()
+	p.Line(9).Set(true)
+	want(t, p, out, 0x39)
+	p.eoi(9)
+	if out.Level {
+		t.Fatal("an edge asked twice")
+	}
+	p.Out(ELCR+1, 1, 1<<1)
+	want(t, p, out, 0x39)
+}

@@ -98,12 +98,13 @@ func New(clock device.Clock, wall func() int64, irq device.Line) *RTC {
 }
 
 // Reset implements device.Device: the chip is battery-backed, so that a reset
-// only stops interrupts (datasheet, "RESET").
+// only stops interrupts (datasheet, "RESET"). Firmware then starts a clock that the
+// guest before stopped to set it.
 func (r *RTC) Reset() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.index, r.nmi = 0, false
-	r.ram[regB] &^= bPIE | bAIE | bUIE
+	r.writeB(r.ram[regB] &^ (bPIE | bAIE | bUIE | bSet))
 	r.ram[regC] = 0
 	r.seen = r.seconds()
 	r.update()

@@ -231,3 +231,16 @@ func TestStateRoundTrip(t *testing.T) {
 	devicetest.Refused(t, z, good, 6+regA, aUIP, "UIP")
 	devicetest.Refused(t, z, good, 6+128+7, 0x7f, "offset")
 }
+
+func TestResetStartsAClockThatWasBeingSet(t *testing.T) {
+	b := newBoard(someDay)
+	b.put(regB, b24h|bSet|bPIE)
+	b.clock.Advance(5e9)
+	b.Reset()
+	b.want(t, "after a reset", map[uint8]uint8{regB: b24h, regSecond: 0x58, regC: 0})
+	b.clock.Advance(1e9)
+	b.want(t, "a second later", map[uint8]uint8{regSecond: 0x59})
+	if b.irq.Level {
+		t.Error("it interrupts")
+	}
+}
