@@ -3,6 +3,9 @@ package vmm
 import (
 	"bytes"
 	"testing"
+
+	"godwit/vmm/internal/fakecpu"
+	"godwit/vmm/vcpu"
 )
 
 type echo struct{ base byte }
@@ -39,5 +42,24 @@ func TestAccessesThatOneWindowDoesNotHoldAreTakenApart(t *testing.T) {
 		if !bytes.Equal(p, c.want) || b.lostMMIO.Load()-before != c.lost {
 			t.Errorf("at %#x: % x, %d lost", c.at, p, b.lostMMIO.Load()-before)
 		}
+	}
+}
+
+func TestWideAccessesOfByteDevicesGoToOnePortAfterTheOther(t *testing.T) {
+	r := newRig(func(*fakecpu.VCPU, *vcpu.Exit) error { return nil })
+	vm := r.vm(t, 1)
+	defer vm.Delete()
+	vm.bus.Out(0x70, 2, 0x5a40) // the RTC's index, then its data
+	if v := vm.bus.In(0x71, 1); v != 0x5a {
+		t.Errorf("CMOS byte 40h holds %#x", v)
+	}
+	if v := vm.bus.In(0x70, 2); v != 0x5aff {
+		t.Errorf("ports 70h and 71h read %#x", v)
+	}
+	if v := vm.bus.In(0x71, 4); v != 0xffffff5a {
+		t.Errorf("what lies behind port 71h reads %#x", v)
+	}
+	if n := testing.AllocsPerRun(10, func() { vm.bus.Out(0x70, 1, 0x40); vm.bus.In(0x71, 1) }); n != 0 {
+		t.Errorf("%v allocations", n)
 	}
 }

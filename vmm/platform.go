@@ -92,17 +92,21 @@ func (vm *VM) newPlatform() error {
 	for _, r := range []struct {
 		first, n uint16
 		dev      device.PortDevice
+		wide     bool // it takes 16 and 32 bits at once
 	}{
-		{pic.Master, 2, p.pic}, {pic.Slave, 2, p.pic}, {pic.ELCR, 2, p.pic},
-		{pit.Base, pit.Ports, p.pit}, {pit.Port61, 1, p.pit},
-		{rtc.Base, rtc.Ports, p.rtc},
-		{acpipm.Base, acpipm.Ports, p.pm},
-		{i8042.Data, 1, p.kbd}, {i8042.Command, 1, p.kbd},
-		{sysport.Port80, 1, p.sys}, {sysport.Port92, 1, p.sys},
-		{uart.COM1, uart.Ports, p.uart},
-		{pvpanic.Base, pvpanic.Ports, pvpanic.New(vm.panicked)},
-		{pci.Base, pci.Ports, p.pci}, {uint16(pciIO.Base), uint16(pciIO.Size), p.pci.IO()},
+		{pic.Master, 2, p.pic, false}, {pic.Slave, 2, p.pic, false}, {pic.ELCR, 2, p.pic, false},
+		{pit.Base, pit.Ports, p.pit, false}, {pit.Port61, 1, p.pit, false},
+		{rtc.Base, rtc.Ports, p.rtc, false},
+		{acpipm.Base, acpipm.Ports, p.pm, true},
+		{i8042.Data, 1, p.kbd, false}, {i8042.Command, 1, p.kbd, false},
+		{sysport.Port80, 1, p.sys, false}, {sysport.Port92, 1, p.sys, false},
+		{uart.COM1, uart.Ports, p.uart, true},
+		{pvpanic.Base, pvpanic.Ports, pvpanic.New(vm.panicked), false},
+		{pci.Base, pci.Ports, p.pci, true}, {uint16(pciIO.Base), uint16(pciIO.Size), p.pci.IO(), true},
 	} {
+		if !r.wide {
+			r.dev = device.Bytes{First: r.first, N: r.n, Device: r.dev}
+		}
 		if err := vm.bus.AddPorts(r.first, r.n, r.dev); err != nil {
 			return err
 		}
