@@ -39,15 +39,11 @@ func (b Bochs) Start(ctx context.Context, dir string, s Spec) (*Machine, error) 
 		return nil, err
 	}
 	defer serial.Close()
-	log, err := logFile(dir, s.Name, ".serial")
+	log, messages, err := logFiles(dir, s.Name)
 	if err != nil {
 		return nil, err
 	}
-	messages, err := logFile(dir, s.Name, ".emulator")
-	if err != nil {
-		return nil, err
-	}
-	defer messages.Close() // the child has its own descriptor
+	defer messages.Close()
 	disc, err := b.disc(ctx, dir, s)
 	if err != nil {
 		return nil, err

@@ -18,7 +18,7 @@ import (
 type Console struct {
 	name  string
 	in    io.Writer
-	log   io.Writer // the unchanged bytes, for a person to read afterwards
+	log   io.Writer // the unchanged bytes, for a person to read afterwards; closed at the stream's end, as out is
 	clock func() time.Duration
 	scale float64
 
@@ -38,6 +38,13 @@ func newConsole(name string, in io.Writer, out io.Reader, log io.Writer, clock f
 }
 
 func (c *Console) read(out io.Reader) {
+	defer func() {
+		for _, end := range []any{out, c.log} {
+			if f, ok := end.(io.Closer); ok {
+				f.Close()
+			}
+		}
+	}()
 	buf := make([]byte, 64<<10)
 	for {
 		n, err := out.Read(buf)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
@@ -86,4 +88,26 @@ func TestEscapeSequencesSplitAnywhereDisappear(t *testing.T) {
 			t.Errorf("cut at %d: %q, want %q", cut, got, want)
 		}
 	}
+}
+
+// A long run starts hundreds of machines.
+func TestEndedMachineKeepsNoFilesOpen(t *testing.T) {
+	log, err := os.Create(filepath.Join(t.TempDir(), "log"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, w := io.Pipe()
+	newConsole("m", io.Discard, r, log, func() time.Duration { return 0 }, 1)
+	w.Write([]byte("last words"))
+	w.Close()
+	for range 1000 {
+		if _, err := log.Stat(); errors.Is(err, os.ErrClosed) {
+			if b, _ := os.ReadFile(log.Name()); string(b) != "last words" {
+				t.Errorf("the log holds %q", b)
+			}
+			return
+		}
+		time.Sleep(time.Millisecond)
+	}
+	t.Error("the log stays open")
 }

@@ -120,12 +120,20 @@ func (s *Spec) check() error {
 	return nil
 }
 
-// logFile creates dir/NAME.EXT.
-func logFile(dir, name, ext string) (*os.File, error) {
+// logFiles creates the two logs of a machine: what it prints, and what its emulator says. Whoever starts the emulator
+// closes the second, of which the child has its own descriptor.
+func logFiles(dir, name string) (serial, messages *os.File, err error) {
 	if err := os.MkdirAll(dir, 0o777); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return os.Create(filepath.Join(dir, name+ext))
+	if serial, err = os.Create(filepath.Join(dir, name+".serial")); err != nil {
+		return nil, nil, err
+	}
+	if messages, err = os.Create(filepath.Join(dir, name+".emulator")); err != nil {
+		serial.Close()
+		return nil, nil, err
+	}
+	return serial, messages, nil
 }
 
 // lookPath tells which package lacks when a program does.

@@ -47,15 +47,11 @@ func (q QEMU) Start(ctx context.Context, dir string, s Spec) (*Machine, error) {
 	if err := s.check(); err != nil {
 		return nil, err
 	}
-	log, err := logFile(dir, s.Name, ".serial")
+	log, messages, err := logFiles(dir, s.Name)
 	if err != nil {
 		return nil, err
 	}
-	messages, err := logFile(dir, s.Name, ".emulator")
-	if err != nil {
-		return nil, err
-	}
-	defer messages.Close() // the child has its own descriptor
+	defer messages.Close()
 	args := q.arguments(s)
 	monitor := ""
 	if s.Monitor {
