@@ -9,6 +9,7 @@ import (
 	"godwit/kernel"
 	"godwit/vmm/mem"
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 // A Backend is AMD-V, enabled on every CPU.
@@ -71,7 +72,7 @@ func Open() (*Backend, error) {
 		b.caps.Notes = append(b.caps.Notes, "QEMU's emulated processors disturb CPU 0: guests run on the others")
 	}
 	errs := make([]error, kernel.NumCPU())
-	kernel.OnEachCPU(func(id int) { errs[id] = b.cpus[id].enable(id) })
+	kernel.OnEachCPU(func(id int) { errs[id] = b.cpus[id].enable(id, &b.barriers) })
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -80,12 +81,15 @@ func Open() (*Backend, error) {
 }
 
 // enable switches SVM on on the calling CPU (APM 15.4, 15.30.4).
-func (c *cpu) enable(id int) error {
+func (c *cpu) enable(id int, need *x86.Barriers) error {
 	if vmcr, ok := kernel.ReadMSRSafe(msrVMCR); ok && vmcr&vmcrDisabled != 0 {
 		return fmt.Errorf("svm: CPU %d: the firmware has switched AMD-V off (VM_CR.SVMDIS), on others it has not", id)
 	}
 	if !kernel.WriteMSRSafe(msrEFER, kernel.ReadMSR(msrEFER)|eferSVME|eferNXE) || kernel.ReadMSR(msrEFER)&eferSVME == 0 {
 		return fmt.Errorf("svm: CPU %d does not let EFER.SVME be set", id)
+	}
+	if need.AutoIBRS && !kernel.WriteMSRSafe(msrEFER, kernel.ReadMSR(msrEFER)|x86.EFERAuto) {
+		return fmt.Errorf("svm: CPU %d does not let EFER.AIBRSE be set, though CPUID 80000021h shows automatic IBRS", id)
 	}
 	if !kernel.WriteMSRSafe(msrHSavePA, c.hsave.Phys) {
 		return fmt.Errorf("svm: CPU %d refuses %#x as its host save area", id, c.hsave.Phys)

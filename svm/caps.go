@@ -59,10 +59,11 @@ type silicon struct {
 	xsaveOpt  bool
 	invpcid   bool
 	rdpru     bool
-	ibpb      bool   // indirect branch prediction barrier
 	xcr0      uint64 // the host's
 	xsaveSize uint32 // of the standard format with all of xcr0
 	mxcsrMask uint32
+	barriers  x86.Barriers
+	closed    []x86.Mitigation
 	xoffset   [64]uint32 // of each component of xcr0 in the XSAVE area
 	xend      [64]uint32
 }
@@ -134,7 +135,11 @@ func discover(cpuid cpuidFunc, rdmsr func(uint32) (uint64, bool), xgetbv func() 
 	s.invpcid = b&(1<<10) != 0
 	_, b, _, _ = cpuid(0x8000_0008, 0)
 	s.rdpru = b&(1<<4) != 0
-	s.ibpb = x86.FindBarriers(cpuid, rdmsr).Prediction
+	s.barriers = x86.FindBarriers(cpuid, rdmsr)
+	if s.tcg() {
+		s.barriers.Exit = x86.FenceNone // it predicts nothing
+	}
+	s.closed = x86.Mitigations(false, s.barriers, cpuid, rdmsr)
 	return s, nil
 }
 
@@ -148,6 +153,7 @@ func (s *silicon) capabilities() vcpu.Capabilities {
 		DecodeAssist:  s.has(featDecode),
 		PauseFilter:   s.has(featPause),
 		XCR0:          s.xcr0,
+		Mitigations:   s.closed,
 	}
 	note := func(missing bool, text string) {
 		if missing {

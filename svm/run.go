@@ -202,7 +202,7 @@ func (v *VCPU) replaces(c *cpu) bool {
 		return false
 	}
 	c.last = v.serial
-	return v.space.b.ibpb
+	return v.space.b.barriers.Prediction
 }
 
 // place makes the guest's address-space identifier and the hardware's caches right

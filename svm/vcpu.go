@@ -7,6 +7,7 @@ import (
 	"godwit/kernel"
 	"godwit/vmm/mem"
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 // A VCPU is one processor of a guest.
@@ -87,6 +88,9 @@ func newVCPU(s *Space) (*VCPU, error) {
 	}
 	if b.tcg() {
 		v.spy = 1
+	}
+	if b.barriers.Exit != x86.FenceNone {
+		v.fill = 1
 	}
 	v.setUpControls()
 	return v, nil

@@ -14,6 +14,7 @@ type world struct {
 	hxcr0 uint64
 	cr2   uint64
 	opt   uint64 // 1: XSAVEOPT exists
+	fill  uint64 // 1: the return stack is filled anew after the guest
 	spy   uint64 // 1: see what the guest has made of XCR0, since XSETBV does not exit
 }
 

@@ -12,6 +12,18 @@
 #define XSAVEOPT_BX	BYTE $0x48; BYTE $0x0f; BYTE $0xae; BYTE $0x33
 #define XRSTOR_BX	BYTE $0x48; BYTE $0x0f; BYTE $0xae; BYTE $0x2b
 
+#define LFENCE_	BYTE $0x0f; BYTE $0xae; BYTE $0xe8
+
+// CALL_OVER is a call of the place behind the INT3 that follows it, which only a
+// misled return would reach.
+#define CALL_OVER	BYTE $0xe8; LONG $1; BYTE $0xcc
+#define CALL_OVER_8	CALL_OVER; CALL_OVER; CALL_OVER; CALL_OVER; CALL_OVER; CALL_OVER; CALL_OVER; CALL_OVER
+
+// FILL_RETURNS takes all places of the processor's return stack, which has 32 at most.
+#define FILL_RETURNS \
+	CALL_OVER_8; CALL_OVER_8; CALL_OVER_8; CALL_OVER_8; \
+	BYTE $0x48; BYTE $0x81; BYTE $0xc4; LONG $0x100 // add rsp, 256
+
 #define GPR(n) (world_regs+8*n)
 
 // func enter(w *world)
@@ -84,6 +96,25 @@ sameCR2:
 	MOVQ	R15, GPR(15)(DI)
 	MOVQ	8(SP), BX
 	MOVQ	BX, GPR(7)(DI)
+	// Nothing of the guest's stays where the host's code could be misled to use it.
+	XORL	BX, BX
+	XORL	CX, CX
+	XORL	DX, DX
+	XORL	BP, BP
+	XORL	SI, SI
+	XORL	R8, R8
+	XORL	R9, R9
+	XORL	R10, R10
+	XORL	R11, R11
+	XORL	R12, R12
+	XORL	R13, R13
+	XORL	R14, R14
+	XORL	R15, R15
+	CMPQ	world_fill(DI), $0
+	JEQ	filled
+	FILL_RETURNS
+filled:
+	LFENCE_	// whichever way the jump was predicted: before the first return
 	MOVQ	world_host(DI), AX
 	VMLOAD
 	CLI
@@ -91,8 +122,7 @@ sameCR2:
 
 	CMPQ	world_spy(DI), $0
 	JEQ	trust
-	XORL	CX, CX
-	XGETBV
+	XGETBV	// CX is 0
 	SHLQ	$32, DX
 	ORQ	DX, AX
 	MOVQ	AX, world_gxcr0(DI)

@@ -84,6 +84,7 @@ type silicon struct {
 	xcr0       uint64 // offered to guests
 	zeroLength bool   // software events may have instruction length 0
 	barriers   x86.Barriers
+	closed     []x86.Mitigation
 	smallCode  bool // large pages of EPT must not be executable
 }
 
@@ -187,6 +188,7 @@ func discover(p probe) (*silicon, error) {
 	s.xcr0 = offeredXCR0(p)
 	s.barriers = x86.FindBarriers(p.cpuid, p.rdmsrSafe)
 	s.smallCode = x86.SmallCode(p.cpuid, p.rdmsrSafe)
+	s.closed = x86.Mitigations(true, s.barriers, p.cpuid, p.rdmsrSafe)
 	return s, nil
 }
 
@@ -203,6 +205,7 @@ func (s *silicon) capabilities() vcpu.Capabilities {
 		Preemption:    s.has(pinControls, pinPreemptionTimer),
 		PauseFilter:   s.has(secondaryControls, secPAUSELoop),
 		XCR0:          s.xcr0,
+		Mitigations:   s.closed,
 	}
 	note := func(missing bool, text string) {
 		if missing {

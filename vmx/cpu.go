@@ -9,6 +9,7 @@ import (
 	"godwit/kernel"
 	"godwit/vmm/mem"
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 // A backend is VT-x, on in VMX root operation on every CPU.
@@ -110,6 +111,9 @@ func enableHere(arg unsafe.Pointer) {
 	b := on.b
 	if on.status = b.m.enable(b.s.revision, b.cpus[on.cpu].vmxon.Phys); on.status != enabled {
 		return
+	}
+	if x := b.s.barriers.SpecCtrl; x != 0 {
+		b.m.wrmsr(x86.MSRSpecCtrl, x)
 	}
 	c := &b.cpus[on.cpu]
 	c.star, c.lstar, c.sfmask = b.m.rdmsr(msrSTAR), b.m.rdmsr(msrLSTAR), b.m.rdmsr(msrSFMASK)

@@ -6,6 +6,7 @@ import (
 	"godwit/kernel"
 	"godwit/vmm/mem"
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 // A frame is what the world switch reads and writes.
@@ -19,6 +20,7 @@ type frame struct {
 	hostRSP  uint64  // what the VMCS has
 	launched uint64  // 1: VMRESUME
 	verw     uint64  // a selector of writable data for VERW, which clears the processor's buffers; 0: not needed
+	fence    uint64  // an x86.Fence
 }
 
 const (
@@ -29,6 +31,17 @@ const (
 //go:noescape
 func worldSwitch(f *frame) entryStatus
 
+// The fences by the names that the assembly knows.
+const (
+	fenceReturns = uint64(x86.FenceReturns)
+	fenceIBRS    = uint64(x86.FenceIBRS)
+	fenceOne     = uint64(x86.FenceOne)
+	fenceHistory = uint64(x86.FenceHistory)
+	specIBRS     = x86.SpecIBRS
+)
+
+func spendHistory()
+func fiveBranches()
 func exitAddress() uint64
 func vmread(f uint64) (v uint64, ok bool)
 func vmwrite(f, v uint64) (ok bool)

@@ -107,6 +107,7 @@ func (v *VCPU) writeHost(cpu int) {
 	v.write(fHostGDTRBase, h.GDTBase)
 	v.write(fHostIDTRBase, h.IDTBase)
 	v.frame.xhost = v.m.hostXCR0()
+	v.frame.fence = uint64(v.b.s.barriers.Exit)
 	if v.b.s.barriers.Buffers {
 		v.frame.verw = uint64(h.SS)
 	}

@@ -19,6 +19,19 @@
 #define XSETBV_		BYTE $0x0f; BYTE $0x01; BYTE $0xd1
 #define XGETBV_		BYTE $0x0f; BYTE $0x01; BYTE $0xd0
 
+#define LFENCE_		BYTE $0x0f; BYTE $0xae; BYTE $0xe8
+#define MSR_SPEC_CTRL	0x48
+
+// CALL_OVER is a call of the place behind the INT3 that follows it, which only a
+// misled return would reach.
+#define CALL_OVER	BYTE $0xe8; LONG $1; BYTE $0xcc
+#define CALL_OVER_8	CALL_OVER; CALL_OVER; CALL_OVER; CALL_OVER; CALL_OVER; CALL_OVER; CALL_OVER; CALL_OVER
+
+// FILL_RETURNS takes all places of the processor's return stack, which has 32 at most.
+#define FILL_RETURNS \
+	CALL_OVER_8; CALL_OVER_8; CALL_OVER_8; CALL_OVER_8; \
+	BYTE $0x48; BYTE $0x81; BYTE $0xc4; LONG $0x100 // add rsp, 256
+
 #define HOST_RSP	0x6c14
 
 // AX, CX and DX are lost.
@@ -75,6 +88,13 @@ general:
 	LEAQ	frame_verw(R15), AX
 	BYTE	$0x0f; BYTE $0x00; BYTE $0x28 // verw word ptr [rax]
 clean:
+	CMPQ	frame_fence(R15), $const_fenceIBRS
+	JNE	ready
+	XORL	AX, AX // guests run without: it would cost them much
+	XORL	DX, DX
+	MOVL	$MSR_SPEC_CTRL, CX
+	WRMSR
+ready:
 	CMPQ	frame_launched(R15), $0
 	MOVQ	(0*8)(R15), AX
 	MOVQ	(1*8)(R15), CX
@@ -131,9 +151,44 @@ TEXT ·exitGuest(SB),NOSPLIT|NOFRAME,$0
 	XORL	BX, BX // entered
 	JMP	·hostWorld(SB)
 
-// hostWorld puts the host's vector state back and returns BX from worldSwitch.
+// hostWorld puts the host's vector state back and returns BX from worldSwitch. Of the
+// guest's registers nothing stays where the host's code could be misled to use it, and
+// what frame.fence says (x86.Fence) stands before the first return. The last LFENCE is
+// for all ways: a jump that was predicted wrongly does not get past it.
 TEXT ·hostWorld(SB),NOSPLIT|NOFRAME,$0
-	MOVQ	BX, R14
+	MOVL	BX, R14
+	XORL	AX, AX
+	XORL	CX, CX
+	XORL	DX, DX
+	XORL	SI, SI
+	XORL	DI, DI
+	XORL	R8, R8
+	XORL	R9, R9
+	XORL	R10, R10
+	XORL	R11, R11
+	XORL	R12, R12
+	XORL	R13, R13
+	CMPQ	frame_fence(R15), $const_fenceReturns
+	JB	fenced
+	CMPQ	frame_fence(R15), $const_fenceOne
+	JAE	one
+	FILL_RETURNS
+	CMPQ	frame_fence(R15), $const_fenceIBRS
+	JNE	fenced
+	MOVL	$MSR_SPEC_CTRL, CX
+	MOVL	$const_specIBRS, AX
+	WRMSR
+	JMP	fenced
+one:
+	CALL_OVER
+	BYTE	$0x48; BYTE $0x83; BYTE $0xc4; BYTE $0x08 // add rsp, 8
+	LFENCE_
+	CMPQ	frame_fence(R15), $const_fenceHistory
+	JNE	fenced
+	CALL	·spendHistory(SB)
+fenced:
+	MOVQ	16(SP), BP
+	LFENCE_
 	MOVQ	frame_xarea(R15), BX
 	MOVQ	frame_xmask(R15), SI
 	TESTQ	SI, SI
@@ -157,10 +212,30 @@ control:
 	BYTE	$0xdb; BYTE $0xe3 // fninit
 	FLDCW	12(SP)
 	LDMXCSR	8(SP)
-	MOVQ	16(SP), BP
 	ADDQ	$24, SP // to the return address
 	CLD
 	MOVQ	R14, 16(SP)
+	RET
+
+// func spendHistory()
+//
+// Taken branches, some sixty: more than the history holds of the processors that need
+// this, those before BHI_DIS_S (Intel, "Branch History Injection", software sequence:
+// five times five). AX and CX are lost.
+TEXT ·spendHistory(SB),NOSPLIT|NOFRAME,$0-0
+	MOVL	$5, CX
+again:
+	CALL	·fiveBranches(SB)
+	SUBL	$1, CX
+	JNE	again
+	RET
+
+TEXT ·fiveBranches(SB),NOSPLIT|NOFRAME,$0-0
+	MOVL	$5, AX
+next:
+	BYTE	$0xeb; BYTE $0x00 // jmp to what follows, which the assembler would leave out
+	SUBL	$1, AX
+	JNE	next
 	RET
 
 // func exitAddress() uint64

@@ -7,6 +7,8 @@
 // from other goroutines while Run is in progress. Run never allocates.
 package vcpu
 
+import "godwit/vmm/vcpu/x86"
+
 // A Backend is one vendor's virtualization, enabled on every CPU of the host.
 type Backend interface {
 	// Name is "vmx" or "svm".
@@ -30,7 +32,8 @@ type Capabilities struct {
 	Preemption     bool // a timer in the VCPU bounds every entry
 	PauseFilter    bool
 	TSCScaling     bool
-	XCR0           uint64   // XSAVE components a guest may be given
+	XCR0           uint64 // XSAVE components a guest may be given
+	Mitigations    []x86.Mitigation
 	Notes          []string // what is missing and what is done instead, for the operator
 }
 
