@@ -11,11 +11,12 @@ import (
 	"godwit/cmd/internal/shell"
 	"godwit/kernel"
 	"godwit/vmm"
+	"godwit/vmm/vcpu/x86"
 )
 
 func (h *host) hostCommands() []*shell.Command {
 	return []*shell.Command{
-		{Name: "host", Summary: "show this host: processors, memory, virtualization, boot modules", Example: "host -json", Shows: true, Run: h.cmdHost},
+		{Name: "host", Summary: "show this host: processors, memory, virtualization and what is done against side channels, boot modules", Example: "host -json", Shows: true, Run: h.cmdHost},
 		{Name: "log", Args: "[LINES]", Summary: "show the last lines of the host's log (default: 100)", Example: "log 20", Shows: true, Run: h.cmdLog},
 		{Name: "options", Summary: "list the options of the boot command line and the config module", Example: "options", Run: func(c *shell.Call) error {
 			config.Help().Text(c.Out)
@@ -36,6 +37,7 @@ type hostInfo struct {
 	TSCHz       uint64        `json:"tsc_hz"`
 	Memory      hostMemory    `json:"memory"`
 	Modules     []moduleInfo  `json:"modules"`
+	Virt        hostVirt      `json:"virtualization"`
 	Go          string        `json:"go"`
 	Config      config.Config `json:"config"`
 }
@@ -45,6 +47,13 @@ type hostMemory struct {
 	FreeBytes   uint64 `json:"free_bytes"`
 	KernelBytes uint64 `json:"kernel_bytes"`
 	GoHeapBytes uint64 `json:"go_heap_bytes"`
+}
+
+// hostVirt is what the processor's virtualization offers.
+type hostVirt struct {
+	Backend     string           `json:"backend,omitempty"` // vmx or svm; none if machines can not run
+	Lacks       []string         `json:"lacks"`
+	Mitigations []x86.Mitigation `json:"mitigations"`
 }
 
 type moduleInfo struct {
@@ -58,7 +67,11 @@ func (h *host) info() *hostInfo {
 		Name: h.cfg.Name, UpSeconds: float64(kernel.Nanotime()) / 1e9, ReadyMillis: float64(h.ready.Microseconds()) / 1e3,
 		CPUs: kernel.NumCPU(), CPUModel: cpuModel(), TSCHz: kernel.TSCFrequency(), Go: goVersion(), Config: *h.cfg,
 		Memory:  hostMemory{m.Total, m.Free, m.Kernel, m.GoHeap},
-		Modules: []moduleInfo{},
+		Modules: []moduleInfo{}, Virt: hostVirt{Lacks: []string{}, Mitigations: []x86.Mitigation{}},
+	}
+	if h.backend != nil {
+		caps := h.backend.Capabilities()
+		i.Virt = hostVirt{h.backend.Name(), append(i.Virt.Lacks, caps.Notes...), append(i.Virt.Mitigations, caps.Mitigations...)}
 	}
 	for _, m := range kernel.Modules() {
 		i.Modules = append(i.Modules, moduleInfo{m.Name, len(m.Data)})
@@ -75,6 +88,19 @@ func (i *hostInfo) Text(w io.Writer) {
 	t.Row("TSC", fmt.Sprintf("%.3f MHz", float64(i.TSCHz)/1e6))
 	t.Row("memory", fmt.Sprintf("%s, of which free %s, kernel %s, Go heap %s", shell.Bytes(i.Memory.TotalBytes),
 		shell.Bytes(i.Memory.FreeBytes), shell.Bytes(i.Memory.KernelBytes), shell.Bytes(i.Memory.GoHeapBytes)))
+	if i.Virt.Backend != "" {
+		t.Row("virtualization", i.Virt.Backend)
+	}
+	for _, l := range i.Virt.Lacks {
+		t.Row("", l)
+	}
+	for _, m := range i.Virt.Mitigations {
+		word := "open"
+		if m.Safe {
+			word = "closed"
+		}
+		t.Row(word, m.Issue+": "+m.Done)
+	}
 	t.Row("built with", i.Go)
 	for _, m := range i.Modules {
 		t.Row("boot module", fmt.Sprintf("%s (%s)", m.Name, shell.Bytes(uint64(m.Bytes))))
