@@ -48,6 +48,7 @@ const (
 // linuxHeader is what the loader uses of the setup header.
 type linuxHeader struct {
 	version     uint16
+	wide        bool   // it has a 64-bit entry
 	kernel      []byte // the protected-mode part
 	header      []byte // bytes hdrSetupSects to the header's end
 	relocatable bool
@@ -67,12 +68,11 @@ func parseBzImage(b []byte) (h linuxHeader, err error) {
 		return h, fmt.Errorf("boot flag is %#x, not 0xaa55", f)
 	}
 	h.version = le.Uint16(b[hdrVersion:])
-	if h.version < 0x20c {
-		return h, fmt.Errorf("boot protocol %d.%02d is too old: Linux 3.8 (2.12) or newer is needed", h.version>>8, h.version&0xff)
+	if h.version < 0x20a {
+		return h, fmt.Errorf("boot protocol %d.%02d is too old: Linux 2.6.31 (2.10) or newer is needed", h.version>>8, h.version&0xff)
 	}
-	if le.Uint16(b[hdrXLoadFlags:])&xlfKernel64 == 0 {
-		return h, fmt.Errorf("this is a 32-bit kernel: it has no 64-bit entry")
-	}
+	// 64-bit kernels older than the flag have the 32-bit entry too.
+	h.wide = h.version >= 0x20c && le.Uint16(b[hdrXLoadFlags:])&xlfKernel64 != 0
 	end := hdrMagic + int(b[hdrJump+1])
 	if end < hdrEnd || end > zpE820Table || end > len(b) {
 		return h, fmt.Errorf("setup header ends at %#x", end)
@@ -133,10 +133,19 @@ func (l *load) bzImage() error {
 	if err := l.write("zero page", infoAt, l.zeroPage(h, initrd)); err != nil {
 		return err
 	}
-	if err := l.longMode(); err != nil {
-		return err
+	if h.wide {
+		if err := l.longMode(); err != nil {
+			return err
+		}
+		l.state.Regs.RIP = at + entry64
+	} else { // boot.rst, "32-bit Boot Protocol"
+		if at+h.initSize > 4<<30 {
+			return fmt.Errorf("a kernel without 64-bit entry at %#x+%#x is not below 4 GiB", at, h.initSize)
+		}
+		if err := l.protectedMode(uint32(at)); err != nil {
+			return err
+		}
 	}
-	l.state.Regs.RIP = at + entry64
 	l.state.Regs.GPR[vcpu.RSI] = infoAt
 	return nil
 }

@@ -1,8 +1,9 @@
 // Package loader puts an operating system's kernel into a guest's memory and
 // its first processor into the state that the kernel's boot protocol asks for:
 //
-//   - bzImage: the 64-bit entry of the Linux/x86 boot protocol
-//     (Documentation/arch/x86/boot.rst, section "64-bit Boot Protocol");
+//   - bzImage: the 64-bit entry of the Linux/x86 boot protocol, or the 32-bit one of
+//     kernels without (Documentation/arch/x86/boot.rst, sections "64-bit" and "32-bit
+//     Boot Protocol");
 //   - PVH: an ELF with a PHYS32_ENTRY note, entered with an hvm_start_info
 //     (Xen's misc/pvh.pandoc and public/arch-x86/hvm/start_info.h);
 //   - Multiboot1: an ELF or flat image with a Multiboot header

@@ -168,6 +168,34 @@ func TestBzImageIsEnteredAsTheBootProtocolSays(t *testing.T) {
 	}
 }
 
+func TestBzImageWithout64BitEntryIsEnteredAt32Bits(t *testing.T) {
+	for name, tune := range map[string]func(k []byte){
+		"32-bit kernel":       func(k []byte) { le.PutUint16(k[hdrXLoadFlags:], 0) },
+		"older than the flag": func(k []byte) { le.PutUint16(k[hdrVersion:], 0x20a) },
+	} {
+		k := testBzImage()
+		tune(k)
+		copy(k[5*512:], "entry point")
+		ram, s := mustLoad(t, &Image{Kernel: k, CommandLine: "quiet"}, BzImage)
+		if s.Regs.RIP != 16<<20 || ram.str(s.Regs.RIP) != "entry point" {
+			t.Errorf("%s: RIP is %#x", name, s.Regs.RIP)
+		}
+		cs, ds := s.Seg[vcpu.CS], s.Seg[vcpu.DS]
+		if s.Reg[vcpu.CR0]&(cr0PE|cr0PG) != cr0PE || s.Reg[vcpu.EFER] != 0 || cs.Attr&vcpu.AttrDB == 0 || cs.Selector != 0x10 || ds.Selector != 0x18 || s.Regs.RFLAGS != 2 {
+			t.Errorf("%s: CR0 %#x, CS %+v, DS %+v", name, s.Reg[vcpu.CR0], cs, ds)
+		}
+		for _, r := range []int{vcpu.RBP, vcpu.RDI, vcpu.RBX} {
+			if s.Regs.GPR[r] != 0 {
+				t.Errorf("%s: register %d is %#x, not zero", name, r, s.Regs.GPR[r])
+			}
+		}
+		z := ram.b[s.Regs.GPR[vcpu.RSI]:]
+		if c := ram.str(uint64(le.Uint32(z[hdrCmdline:]))); c != "quiet" {
+			t.Errorf("%s: command line %q", name, c)
+		}
+	}
+}
+
 func TestBzImageMovesWhenItsPlaceIsTaken(t *testing.T) {
 	k := testBzImage()
 	le.PutUint64(k[hdrPrefAddress:], 512<<10) // from there it would reach beyond low memory
@@ -272,7 +300,6 @@ func TestWhatDoesNotFitIsRefusedByName(t *testing.T) {
 		{"text", Image{Kernel: []byte("<html>not found</html>")}, "neither"},
 		{"plain ELF", Image{Kernel: testELF(64, false, false)}, "CONFIG_PVH"},
 		{"old bzImage", Image{Kernel: put(testBzImage(), hdrVersion, 0x204)}, "2.04"},
-		{"32-bit bzImage", Image{Kernel: put(testBzImage(), hdrXLoadFlags, 0)}, "32-bit"},
 		{"huge init_size", Image{Kernel: put(testBzImage(), hdrInitSize, 1<<30)}, "more memory"},
 		{"huge initrd", Image{Kernel: testBzImage(), Initrd: make([]byte, testMem)}, "initrd"},
 		{"long command line", Image{Kernel: testBzImage(), CommandLine: strings.Repeat("x", 2048)}, "2047"},
