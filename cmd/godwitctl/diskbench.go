@@ -73,6 +73,7 @@ type bench struct {
 	duration time.Duration
 	sides    []side
 	note     func(string)
+	refilled int
 }
 
 // step between requests. Scattered ones visit each place once, in odd strides of
@@ -280,6 +281,11 @@ func (b *bench) table(results []benchResult) {
 func (b *bench) run(ctx context.Context, r benchRow) (benchResult, error) {
 	res := benchResult{benchRow: r, Unit: "requests/s", Sides: map[string]*figure{}}
 	counts := make([]int, len(b.sides))
+	if !r.Allocate && !r.Trim { // a trim's run makes its own
+		if err := b.refill(ctx); err != nil {
+			return res, err
+		}
+	}
 	for i, s := range b.sides {
 		if err := s.can(r); err != "" {
 			res.Sides[s.name()] = &figure{Error: err}

@@ -58,7 +58,15 @@ func (b *bench) prepare(ctx context.Context) error {
 			}
 		}
 	}
-	for _, s := range b.sides {
+	return nil
+}
+
+// refill makes the images of a row anew, each time beginning with another side: how
+// the page cache happens to hold a file stays with it, and is worth a factor.
+func (b *bench) refill(ctx context.Context) error {
+	b.refilled++
+	for i := range b.sides {
+		s := b.sides[(i+b.refilled)%len(b.sides)]
 		if err := s.fill(ctx); err != nil {
 			return fmt.Errorf("%s: %w", s.name(), err)
 		}
@@ -188,7 +196,8 @@ func (s *ownSide) run(ctx context.Context, r benchRow, count int) (t taken, err 
 	if err := ctx.Err(); err != nil {
 		return t, err
 	}
-	l := load.Load{Kind: vdisk.Read, Size: r.Size, Step: s.b.step(r), Depth: r.Depth, Count: count, FlushEvery: r.Flush, NoDrain: r.NoDrain, Fill: benchFill}
+	l := load.Load{Kind: vdisk.Read, Size: r.Size, Step: s.b.step(r), Depth: r.Depth, Count: count, Fill: benchFill, OneBuffer: true,
+		FlushEvery: r.Flush, NoDrain: r.NoDrain}
 	path := s.path(!r.Allocate)
 	switch {
 	case r.Allocate:
@@ -206,7 +215,6 @@ func (s *ownSide) run(ctx context.Context, r benchRow, count int) (t taken, err 
 	}
 	if r.Trim {
 		l.Kind = vdisk.Discard
-		defer s.fill(ctx)
 	}
 	return s.load(path, l)
 }
@@ -301,7 +309,6 @@ func (s *qemuSide) run(ctx context.Context, r benchRow, count int) (t taken, err
 		if err := s.fill(ctx); err != nil {
 			return t, err
 		}
-		defer s.fill(ctx)
 		t.steady, err = s.trim(ctx, path, r, count)
 		return t, err
 	}

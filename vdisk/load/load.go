@@ -22,6 +22,10 @@ type Load struct {
 	Depth int        // requests at a time
 	Count int        // requests in all
 	Fill  byte       // what is written
+	// OneBuffer gives all requests the same buffer, as qemu-img bench does: it
+	// stays in a processor's cache, where one for each request does not. What
+	// reads leave in it means nothing.
+	OneBuffer bool
 	// FlushEvery asks for a flush whenever the requests not yet submitted are a
 	// multiple of it; 0 never. Nothing new is submitted until those under way
 	// have ended and the flush after them, unless NoDrain is set: then the
@@ -39,16 +43,21 @@ type runner struct {
 	free     []*vdisk.Request
 	left     int // not yet submitted
 	inFlight int
-	flushing bool // and drained
 	offset   int64
 	err      error
 	ended    time.Time
 	done     chan struct{}
 
-	flush vdisk.Request
-	later *vdisk.Request // a flush beside the writes
-	busy  bool           // later is under way
-	again bool           // and another was asked for meanwhile
+	// serial: one goroutine at a time is in turn, and settles what ends
+	// meanwhile. So begin all loads, and so go on those that drain.
+	serial   bool
+	inTurn   bool
+	came     int // ended, not settled
+	flush    vdisk.Request
+	flushing bool
+	flushed  bool // and not settled
+
+	beside []*vdisk.Request // flushes beside the requests, not under way
 }
 
 // Run puts the load on q's disk of that many bytes. As in qemu-img, a flush after the
@@ -57,26 +66,28 @@ func Run(q *vdisk.Queue, size int64, l Load) (time.Duration, error) {
 	if l.Size <= 0 || l.Size > size || l.Depth <= 0 || l.Count <= 0 || l.Step < 0 || l.FlushEvery < 0 {
 		return 0, fmt.Errorf("load: %+v makes no sense on a disk of %d bytes", l, size)
 	}
-	r := &runner{q: q, l: l, size: size, left: l.Count, done: make(chan struct{})}
+	r := &runner{q: q, l: l, size: size, left: l.Count, done: make(chan struct{}), serial: true}
+	var b []byte
 	for range min(l.Depth, l.Count) {
 		rq := &vdisk.Request{Kind: l.Kind, Complete: r.complete}
 		switch l.Kind {
 		case vdisk.Discard, vdisk.WriteZeroes:
 			rq.Length = l.Size
 		default:
-			b := Buffer(int(l.Size))
-			for i := range b {
-				b[i] = l.Fill
+			if b == nil || !l.OneBuffer {
+				b = Buffer(int(l.Size))
+				for i := range b {
+					b[i] = l.Fill
+				}
 			}
 			rq.Buffers = [][]byte{b}
 		}
 		r.free = append(r.free, rq)
 	}
-	r.flush = vdisk.Request{Kind: vdisk.FlushAll, Complete: r.flushed}
-	r.later = &vdisk.Request{Kind: vdisk.FlushAll, Complete: r.flushedBeside}
+	r.flush = vdisk.Request{Kind: vdisk.FlushAll, Complete: r.complete}
 	start := time.Now()
 	r.mu.Lock()
-	r.submit()
+	r.turn()
 	<-r.done
 	q.Drain() // flushes not counted
 	q.Resume()
@@ -91,7 +102,68 @@ func Buffer(n int) []byte {
 	return b[skip:][:n:n]
 }
 
-// submit fills the queue up. It is called with mu held, and leaves it.
+// stop keeps the first error. mu is held.
+func (r *runner) stop(err error) {
+	if err != nil && r.err == nil {
+		r.err = err
+	}
+}
+
+func (r *runner) complete(rq *vdisk.Request) {
+	r.mu.Lock()
+	r.stop(rq.Err())
+	if rq == &r.flush {
+		r.flushed = true
+	} else {
+		r.free = append(r.free, rq)
+		r.came++
+	}
+	r.turn()
+}
+
+// turn settles what has ended and submits what that makes place for. qemu-img has one
+// thread, so what ends while it submits is settled after that: or requests would slip
+// in where the queue is to be drained, and some flushes never be due. It is called
+// with mu held, and leaves it.
+func (r *runner) turn() {
+	if r.serial && r.inTurn {
+		r.mu.Unlock()
+		return
+	}
+	r.inTurn = true
+	for again := true; again; again = r.came > 0 || r.flushed {
+		due := false
+		if r.flushed {
+			r.flushed, r.flushing = false, false
+		} else if r.came > 0 {
+			r.came--
+			r.inFlight--
+			f := r.l.FlushEvery
+			due = f > 0 && r.left > 0 && r.left%f == 0 && r.err == nil
+		}
+		switch {
+		case due && r.l.NoDrain:
+			r.flushBeside()
+		case due && r.inFlight == 0:
+			r.flushing = true
+			if err := r.q.Submit(&r.flush); err != nil {
+				r.flushing = false
+				r.stop(err)
+			}
+		case due: // when the last has ended
+			continue
+		}
+		r.submit()
+	}
+	r.inTurn, r.serial = false, r.l.FlushEvery > 0 && !r.l.NoDrain
+	if r.inFlight == 0 && !r.flushing && (r.left == 0 || r.err != nil) && r.ended.IsZero() {
+		r.ended = time.Now()
+		close(r.done)
+	}
+	r.mu.Unlock()
+}
+
+// submit fills the queue up. mu is held, but not while a request is handed over.
 func (r *runner) submit() {
 	for r.left > 0 && r.inFlight < r.l.Depth && !r.flushing && r.err == nil {
 		n := len(r.free) - 1
@@ -114,64 +186,20 @@ func (r *runner) submit() {
 			r.stop(err)
 		}
 	}
-	if r.inFlight == 0 && !r.flushing && (r.left == 0 || r.err != nil) && r.ended.IsZero() {
-		r.ended = time.Now()
-		close(r.done)
-	}
-	r.mu.Unlock()
 }
 
-// stop keeps the first error. mu is held.
-func (r *runner) stop(err error) {
-	if err != nil && r.err == nil {
-		r.err = err
-	}
-}
-
-func (r *runner) complete(rq *vdisk.Request) {
-	r.mu.Lock()
-	r.stop(rq.Err())
-	r.inFlight--
-	r.free = append(r.free, rq)
-	if f := r.l.FlushEvery; f > 0 && r.left > 0 && r.left%f == 0 && r.err == nil {
-		if r.l.NoDrain {
-			if r.busy {
-				r.again = true
-			} else {
-				r.busy = true
-				r.stop(r.q.Submit(r.later))
-			}
-		} else {
-			if r.inFlight == 0 {
-				r.flushing = true
-				if err := r.q.Submit(&r.flush); err != nil {
-					r.flushing = false
-					r.stop(err)
-					r.submit()
-					return
-				}
-			}
+// flushBeside submits a flush that holds nothing back. mu is held.
+func (r *runner) flushBeside() {
+	var rq *vdisk.Request
+	if n := len(r.beside) - 1; n >= 0 {
+		rq, r.beside = r.beside[n], r.beside[:n]
+	} else {
+		rq = &vdisk.Request{Kind: vdisk.FlushAll, Complete: func(rq *vdisk.Request) {
+			r.mu.Lock()
+			r.stop(rq.Err())
+			r.beside = append(r.beside, rq)
 			r.mu.Unlock()
-			return
-		}
+		}}
 	}
-	r.submit()
-}
-
-func (r *runner) flushed(rq *vdisk.Request) {
-	r.mu.Lock()
-	r.flushing = false
-	r.stop(rq.Err())
-	r.submit()
-}
-
-func (r *runner) flushedBeside(rq *vdisk.Request) {
-	r.mu.Lock()
-	r.stop(rq.Err())
-	r.busy = false
-	if r.again && r.left > 0 && r.err == nil {
-		r.again, r.busy = false, true
-		r.stop(r.q.Submit(rq))
-	}
-	r.mu.Unlock()
+	r.stop(r.q.Submit(rq))
 }

@@ -17,11 +17,13 @@ type recorder struct {
 	flushes []int // writes that had ended when each came
 	during  int   // flushes that found writes under way
 	ended   int
+	buffers map[*byte]bool
 }
 
 func (r *recorder) WriteAt(p []byte, off int64) (int, error) {
 	r.mu.Lock()
 	r.offsets[off]++
+	r.buffers[&p[0]] = true
 	r.running++
 	r.most = max(r.most, r.running)
 	r.mu.Unlock()
@@ -54,7 +56,7 @@ func record(t *testing.T, l Load) *recorder {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := &recorder{Disk: raw, offsets: map[int64]int{}}
+	r := &recorder{Disk: raw, offsets: map[int64]int{}, buffers: map[*byte]bool{}}
 	q := vdisk.NewQueue(r, 64)
 	defer q.Close()
 	if _, err := Run(q, size, l); err != nil {
@@ -80,6 +82,17 @@ func TestLoadGoesWhereItSays(t *testing.T) {
 	}
 }
 
+func TestLoadHasAsManyBuffersAsItSays(t *testing.T) {
+	l := Load{Kind: vdisk.Write, Size: 4096, Step: 4096, Depth: 4, Count: 400}
+	if n := len(record(t, l).buffers); n != 4 {
+		t.Errorf("%d buffers for 4 requests", n)
+	}
+	l.OneBuffer = true
+	if n := len(record(t, l).buffers); n != 1 {
+		t.Errorf("%d buffers where one is for all", n)
+	}
+}
+
 func TestLoadDrainsBeforeItFlushes(t *testing.T) {
 	r := record(t, Load{Kind: vdisk.Write, Size: 4096, Step: 4096, Depth: 4, Count: 16, FlushEvery: 4})
 	want := []int{4, 8, 12}
@@ -91,8 +104,12 @@ func TestLoadDrainsBeforeItFlushes(t *testing.T) {
 			t.Errorf("flush %d came after %d writes, not %d", i, r.flushes[i], want[i])
 		}
 	}
+	r = record(t, Load{Kind: vdisk.Write, Size: 4096, Step: 4096, Depth: 4, Count: 4000, FlushEvery: 4})
+	if n := len(r.flushes); n != 999 || r.during != 0 || r.ended != 4000 {
+		t.Errorf("%d flushes among %d writes, %d of them beside some", n, r.ended, r.during)
+	}
 	r = record(t, Load{Kind: vdisk.Write, Size: 4096, Step: 4096, Depth: 4, Count: 4000, FlushEvery: 4, NoDrain: true})
-	if n := len(r.flushes); n == 0 || n > 1000 || r.ended != 4000 {
+	if n := len(r.flushes); n != 999 || r.ended != 4000 {
 		t.Errorf("%d flushes beside %d writes", n, r.ended)
 	}
 }
