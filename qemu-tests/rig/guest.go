@@ -160,5 +160,21 @@ func (h *Host) FinalVerdict(ctx context.Context, name string) (Verdict, error) {
 	if !v.OK {
 		return v, h.Explain(ctx, name, fmt.Errorf("%s: guest %s: %s", h.Name, name, strings.TrimSpace(m.Groups[0])))
 	}
+	if idle := v.idle(); idle != "" {
+		return v, h.Explain(ctx, name, fmt.Errorf("%s: guest %s says ok, but did nothing: %s in %s", h.Name, name, idle, v.Line))
+	}
 	return v, nil
+}
+
+// idle names what a guest's workload counts and did not do at all: then "ok" says nothing.
+func (v Verdict) idle() string {
+	for _, key := range []string{"cpus", "pages", "writes", "checks", "ticks", "signals"} {
+		if n := v.Count(key); n <= 0 {
+			return fmt.Sprintf("%s is %q", key, v.Values[key])
+		}
+	}
+	if v.Count("checks") < v.Count("pages") {
+		return "not every page was checked"
+	}
+	return ""
 }

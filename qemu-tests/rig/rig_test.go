@@ -124,3 +124,17 @@ func TestReplyIsFoundBehindAWrappedEcho(t *testing.T) {
 		t.Errorf("an unfinished reply matched: %q", m)
 	}
 }
+
+func TestVerdictOfAGuestThatDidNothingIsNotOK(t *testing.T) {
+	const good = "guest: final ok up=66.435 cpus=1 pages=12288 writes=24499 checks=36710 passes=1 ticks=6323 lost=0 gap=190.1ms signals=1660 drift=-84ppm sum=0\n"
+	v, ok := ParseVerdict(good)
+	if !ok || !v.OK || v.idle() != "" {
+		t.Errorf("%+v, %v: %s", v, ok, v.idle())
+	}
+	for _, change := range [][2]string{{"signals=1660", "signals=0"}, {"ticks=6323", "ticks=0"}, {"writes=24499 ", ""}, {"checks=36710", "checks=12287"}} {
+		v, ok := ParseVerdict(strings.Replace(good, change[0], change[1], 1))
+		if !ok || v.idle() == "" {
+			t.Errorf("with %q: %+v, %v", change[1], v, ok)
+		}
+	}
+}
