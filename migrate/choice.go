@@ -199,8 +199,14 @@ func (c *choice) compare() {
 	c.testing, c.since = false, 0
 	plain, ok := usual(c.measures[0])
 	packed, ok2 := usual(c.measures[1])
-	if !ok || !ok2 { // too little was sent to tell: another time
+	switch {
+	case ok && ok2:
+	case c.packing: // too little was sent to tell: another time
 		c.plain.set(c.plain.now * 2)
+		return
+	default:
+		c.tested = c.plain.now
+		c.packed.set(c.forecast() * c.doubt)
 		return
 	}
 	c.tested = plain

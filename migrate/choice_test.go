@@ -150,3 +150,24 @@ func TestTheChoiceComesWithinATwentiethOfTheBestWay(t *testing.T) {
 		}
 	}
 }
+
+func TestRoundsTooSmallToTellDoNotChangeTheWay(t *testing.T) {
+	c := choice{ratio: 0.3}
+	c.plain.set(1000)
+	c.read.set(1)
+	c.compress.set(1)
+	tests := 0
+	for range 10 * untested {
+		var b batch
+		b.raw = 1
+		c.next(&b, time.Now(), true, false)
+		if b.test {
+			tests++
+		}
+		c.filled(&b, time.Now())
+		c.sent(&b, time.Millisecond)
+	}
+	if c.packing || c.plain.now != 1000 || tests > 10*2*perWay {
+		t.Errorf("compressed: %v, as they are %v, %d batches of tests", c.packing, c.plain.now, tests)
+	}
+}

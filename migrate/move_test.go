@@ -123,6 +123,10 @@ func TestFailuresOfTheMachineLeaveTheGuestAtTheSource(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "broken on purpose") || r.State != "Failed" {
 				t.Fatalf("%v, %+v", err, r)
 			}
+			// What failed at the source the target has yet to hear of.
+			for try := 0; c.host == 0 && hs[1].pages() != 0 && try < 5000; try++ {
+				time.Sleep(time.Millisecond)
+			}
 			if w.where("g") != hs[0] || hs[1].pages() != 0 {
 				t.Fatalf("it runs on %v; %d pages on b", w.where("g"), hs[1].pages())
 			}
