@@ -94,3 +94,23 @@ func TestBehindADeepQueueTheDowntimeKeepsItsLimit(t *testing.T) {
 		}
 	}
 }
+
+// Most of memory did not compress, what is written again and again does: what is left
+// at the end is of the latter kind.
+func TestTheEstimateGoesByHowTheLastPagesWent(t *testing.T) {
+	var b bandwidth
+	round := func(raw, bytes uint64) {
+		b.measure(&task{sum: roundSum{raw: raw}, bytes: bytes, writing: time.Duration(bytes) * time.Microsecond})
+	}
+	round(12000, 12000*4096)
+	for range 6 {
+		round(50, 50*1024)
+	}
+	if got := b.estimate(150); got < 150*time.Millisecond || got > 300*time.Millisecond {
+		t.Errorf("150 pages of 1 KiB each, at 1 MB/s, are said to take %v", got)
+	}
+	round(150, 150*4096)
+	if got := b.estimate(150); got < 300*time.Millisecond {
+		t.Errorf("150 pages of 4 KiB each, at 1 MB/s, are said to take %v", got)
+	}
+}

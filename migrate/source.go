@@ -622,19 +622,30 @@ type bandwidth struct {
 	rtt     time.Duration
 	bytes   float64 // weighted by age
 	seconds float64 // during which the sender was busy with the line
-	carried float64 // pages with data
-	encoded float64 // pages
-	encode  float64 // seconds the encoder was busy
+
+	// What is left when the guest stops are pages like those of the last rounds, and
+	// go the way those went, compressed or not. So the rest is soon forgotten.
+	carried     float64 // pages with data
+	carriedSize float64 // the bytes they took
+	encoded     float64 // pages
+	encode      float64 // seconds the encoder was busy
 }
 
-// window is how many bytes the measure remembers, roughly.
-const window = 16 << 20
+const (
+	// window is how many bytes the measure of the line remembers beside the last
+	// round's.
+	window = 16 << 20
+	// pageWindow is how many pages that of pages does.
+	pageWindow = 128
+)
 
 func (b *bandwidth) measure(t *task) {
-	keep := window / (window + float64(t.bytes))
+	keep := min(1, window/max(b.bytes, 1))
 	b.bytes = b.bytes*keep + float64(t.bytes)
 	b.seconds = b.seconds*keep + t.writing.Seconds()
+	keep = min(1, pageWindow/max(b.encoded, 1))
 	b.carried = b.carried*keep + float64(t.sum.raw)
+	b.carriedSize = b.carriedSize*keep + float64(t.bytes)
 	b.encoded = b.encoded*keep + float64(t.sum.raw+t.sum.zero)
 	b.encode = b.encode*keep + t.encoding.Seconds()
 }
@@ -647,7 +658,7 @@ func (b *bandwidth) rate() float64 { return b.bytes / max(b.seconds, 1e-6) }
 func (b *bandwidth) estimate(pages uint64) time.Duration {
 	page := float64(PageSize) // compressed, as the last ones were
 	if b.carried > 0 {
-		page = min(page, b.bytes/b.carried)
+		page = min(page, b.carriedSize/b.carried)
 	}
 	line := float64(pages) * page / max(b.rate(), 1)
 	encoder := float64(pages) * b.encode / max(b.encoded, 1)
