@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -90,6 +91,13 @@ func disk(args []string) int {
 		fmt.Fprint(os.Stderr, diskUsage)
 		return 2
 	}
+	if help := []string{"help", "-h", "-help", "--help"}; slices.Contains(help, args[0]) {
+		if len(args) == 2 && !strings.HasPrefix(args[1], "-") { // disk help COMMAND
+			return disk([]string{args[1], "-h"})
+		}
+		fmt.Print(diskUsage)
+		return 0
+	}
 	c := diskCommand{f: flag.NewFlagSet("disk "+args[0], flag.ContinueOnError)}
 	c.f.BoolVar(&c.json, "json", false, "show results as JSON")
 	run, files := (func(context.Context, []string) (int, error))(nil), 1
@@ -145,16 +153,18 @@ func disk(args []string) int {
 		c.f.BoolVar(&c.direct, "direct", false, "pass by the page cache, on all sides")
 		c.f.StringVar(&c.aio, "aio", "threads", "how qemu does its I/O: threads, native (with -direct) or io_uring")
 		c.f.BoolVar(&c.noMeter, "quiet", false, "show no progress")
-		usage := c.f.Usage
-		c.f.Usage = func() { fmt.Fprint(os.Stderr, benchUsage); usage() }
 		run = c.bench
 	default:
 		fmt.Fprintf(os.Stderr, "godwitctl: no command disk %s\n\n%s", args[0], diskUsage)
 		return 2
 	}
+	c.f.Usage = func() { c.usage(args[0]) }
 	var names []string
 	for rest := args[1:]; ; { // options may stand behind names
-		if err := c.f.Parse(rest); err != nil {
+		switch err := c.f.Parse(rest); {
+		case errors.Is(err, flag.ErrHelp):
+			return 0
+		case err != nil:
 			return 2
 		}
 		if c.f.NArg() == 0 {
@@ -163,7 +173,11 @@ func disk(args []string) int {
 		names, rest = append(names, c.f.Arg(0)), c.f.Args()[1:]
 	}
 	if len(names) != files {
-		fmt.Fprintf(os.Stderr, "godwitctl: disk %s takes %d file name(s), not %d\n\n%s", args[0], files, len(names), diskUsage)
+		what := "one file name"
+		if files > 1 {
+			what = "two file names"
+		}
+		fmt.Fprintf(os.Stderr, "godwitctl: disk %s takes %s, not %d\n\n%s", args[0], what, len(names), diskUsage)
 		return 2
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -177,6 +191,34 @@ func disk(args []string) int {
 		return 1
 	}
 	return code
+}
+
+// usage tells of one command: how it is called, with the examples of diskUsage, and its
+// options.
+func (c *diskCommand) usage(name string) {
+	w := c.f.Output()
+	if name == "bench" {
+		fmt.Fprint(w, benchUsage)
+	} else {
+		files := "FILE"
+		switch name {
+		case "convert":
+			files = "SOURCE DESTINATION"
+		case "snapshot":
+			files = "PARENT CHILD"
+		case "commit":
+			files = "CHILD"
+		}
+		fmt.Fprintf(w, "usage: godwitctl disk %s [OPTION ...] %s\n\n", name, files)
+		for line := range strings.Lines(diskUsage) {
+			if example := strings.TrimSpace(line); strings.HasPrefix(line, "    "+name+" ") {
+				fmt.Fprintf(w, "    godwitctl disk %s\n", example)
+			}
+		}
+		fmt.Fprintln(w)
+	}
+	fmt.Fprintln(w, "options:")
+	c.f.PrintDefaults()
 }
 
 // show prints a result, as JSON if that is wanted.
@@ -213,8 +255,18 @@ func makeFile(name string, fill func(b *vdisk.File) error) error {
 	}
 	if err != nil {
 		os.Remove(name)
+		return err
 	}
-	return err
+	return syncDir(filepath.Dir(name))
+}
+
+// syncDir makes the names in a directory outlive a crash.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }
 
 func (c *diskCommand) create(_ context.Context, names []string) (int, error) {
@@ -236,10 +288,7 @@ func (c *diskCommand) create(_ context.Context, names []string) (int, error) {
 	if err := makeFile(names[0], func(b *vdisk.File) error { return vdisk.Create(b, o) }); err != nil {
 		return 1, err
 	}
-	if c.json {
-		return c.info(nil, names)
-	}
-	return 0, nil
+	return c.info(nil, names)
 }
 
 func openDisk(name string) (*vdisk.Image, error) {

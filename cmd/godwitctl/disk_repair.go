@@ -43,6 +43,8 @@ func (c *diskCommand) repair(_ context.Context, names []string) (int, error) {
 			}
 		}
 		switch {
+		case c.dry && len(fixes) == 0:
+			fmt.Printf("%s: there is nothing to mend\n", name)
 		case c.dry:
 			fmt.Printf("%s: nothing was changed: this is what a repair would do\n", name)
 		case damage > 0:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"godwit/vdisk"
@@ -140,4 +141,27 @@ func TestSnapshotAndCommitCommands(t *testing.T) {
 	run(1, "commit", at("a-2.vhdx"))
 	run(damaged, "check", at("a-2.vhdx"))
 	run(1, "commit", at("a.vhdx"))
+}
+
+func TestEveryDiskCommandHasHelpAndAnExample(t *testing.T) {
+	for _, name := range []string{"create", "info", "check", "repair", "snapshot", "commit", "resize", "compact", "convert", "map", "bench"} {
+		if !strings.Contains(diskUsage, "\n    "+name+" ") {
+			t.Errorf("disk %s has no example", name)
+		}
+		for _, args := range [][]string{{name, "-h"}, {"help", name}} {
+			if code := disk(args); code != 0 {
+				t.Errorf("disk %v ends with status %d", args, code)
+			}
+		}
+	}
+	for _, args := range [][]string{{"help"}, {"-h"}} {
+		if code := disk(args); code != 0 {
+			t.Errorf("disk %v ends with status %d", args, code)
+		}
+	}
+	for _, args := range [][]string{{}, {"frobnicate"}, {"help", "frobnicate"}, {"convert", "one"}} {
+		if code := disk(args); code != 2 {
+			t.Errorf("disk %v ends with status %d", args, code)
+		}
+	}
 }
