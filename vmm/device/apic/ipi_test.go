@@ -144,6 +144,11 @@ func TestINITAndSIPIStartAProcessor(t *testing.T) {
 	if ap.Events() != EventINIT {
 		t.Errorf("events %#x after SIPI, INIT", ap.Events())
 	}
+	ap.TakeINIT()
+	bsp.mmio(regICR, 0x0500) // an edge is one whatever its level
+	if !ap.TakeINIT() {
+		t.Error("no INIT by an edge")
+	}
 }
 
 func TestNMIReachesADisabledAPICsProcessorToo(t *testing.T) {

@@ -228,7 +228,7 @@ func (l *LAPIC) sendIPI(dest uint32) {
 			return
 		}
 	case INIT:
-		if l.icr>>14&1 == 0 { // level de-assert: only ever set arbitration IDs
+		if l.icr>>14&3 == 2 { // level-triggered, de-assert: only ever set arbitration IDs
 			return
 		}
 	case NMI, SIPI:
