@@ -11,7 +11,8 @@ import (
 type Info struct {
 	Config  Config    `json:"config"`
 	Status  string    `json:"status"`
-	Uptime  float64   `json:"uptime"` // seconds that the guest has run
+	ResetIn *float64  `json:"reset_in,omitempty"` // seconds until it is reset after its crash
+	Uptime  float64   `json:"uptime"`             // seconds that the guest has run
 	CPUs    []CPUInfo `json:"cpus"`
 	Ports   uint64    `json:"lost_ports"` // accesses that no device answered
 	MMIO    uint64    `json:"lost_mmio"`
@@ -32,6 +33,7 @@ type CPUInfo struct {
 // Info looks at the machine without disturbing it.
 func (vm *VM) Info() Info {
 	i := Info{Config: vm.cfg, Status: vm.Status().String(), Events: vm.Events()}
+	i.ResetIn = vm.resetIn()
 	i.Uptime = time.Duration(vm.clock.Now()).Seconds()
 	i.Ports, i.MMIO = vm.bus.lostPort.Load(), vm.bus.lostMMIO.Load()
 	_, i.Console = vm.ring.Bounds()

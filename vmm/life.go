@@ -22,6 +22,7 @@ import (
 //	   +---------------- | <--- Stop --+-------+
 //	                     v Reset: Running again
 //
+// A guest whose configuration says so is reset after a crash, perhaps after a pause: see crash.go.
 // Delete leads from any but Running to Deleted, where nothing leads on.
 type Status uint32
 
@@ -132,12 +133,7 @@ func (vm *VM) settleLocked() {
 		vm.event("the guest reset itself after %v", vm.uptime())
 		vm.reboot()
 	case askCrash:
-		if vm.cfg.OnCrash == "reset" {
-			vm.event("crashed: it is reset, as its configuration says")
-			vm.reboot()
-			return
-		}
-		vm.become(Crashed)
+		vm.crashed()
 	}
 }
 
@@ -179,6 +175,7 @@ func (vm *VM) boot() error {
 	vm.events.mu.Lock()
 	clear(vm.events.told)
 	vm.events.mu.Unlock()
+	vm.booted()
 	vm.stoppedAt = vm.host.TSC()
 	for _, c := range vm.cpus {
 		if c.index > 0 {
@@ -351,6 +348,7 @@ func (vm *VM) Stop(ctx context.Context) error {
 	if err := vm.busy(); err != nil {
 		return err
 	}
+	vm.dontRestart()
 	switch vm.Status() {
 	case Stopped:
 		return nil
@@ -380,6 +378,7 @@ func (vm *VM) Reset() error {
 	default:
 		return vm.wrong("reset", "vm start starts it")
 	}
+	vm.dontRestart()
 	vm.event("reset by the operator")
 	vm.reboot()
 	if vm.Status() != Running {
@@ -405,6 +404,7 @@ func (vm *VM) delete() error {
 	case Deleted:
 		return vm.wrong("deleted", "it is gone already")
 	}
+	vm.dontRestart()
 	vm.become(Deleted)
 	return vm.free()
 }

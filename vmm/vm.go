@@ -28,6 +28,8 @@ type Host struct {
 	// File opens a file by the name a Config has for it; it serves machines
 	// that came by migration and boot anew. It may be nil.
 	File func(name string) ([]byte, error)
+	// After is time.AfterFunc, and returns its timer's Stop; nil: that.
+	After func(d time.Duration, f func()) (stop func() bool)
 }
 
 // A VM is one virtual machine.
@@ -63,6 +65,7 @@ type VM struct {
 	wall      atomic.Uint32  // version of the wall clock page
 	taken     bool           // by a migration
 	started   time.Time
+	restart   restart
 }
 
 // New makes a machine and reserves all that it needs. It does not run.

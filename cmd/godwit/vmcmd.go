@@ -21,7 +21,9 @@ func (h *host) vmCommands() []*shell.Command {
 			Summary: "make a machine; it does not run yet",
 			Detail: "FILE is module:NAME (a boot module), http://HOST/PATH or tftp://HOST/PATH.\n" +
 				"mem defaults to 512M, cpus to 1, cpu to the model that both vendors satisfy (cpu=list lists them).\n" +
-				"kernel is a Linux bzImage, a PVH ELF or a Multiboot1 ELF; module= is for the last.",
+				"kernel is a Linux bzImage, a PVH ELF or a Multiboot1 ELF; module= is for the last.\n" +
+				"on_crash=reset resets a guest that crashes: at once, and if it goes on crashing after pauses of 1, 2, 4 ... up to\n" +
+				"300 seconds, until it has run for ten minutes.",
 			Example: `vm create web kernel=module:vmlinuz initrd=module:initrd mem=512M cpus=2 cmdline="console=ttyS0"`, Run: h.cmdVMCreate,
 			Complete: h.completeCreate},
 		{Name: "vm start", Args: "NAME", Summary: "start a machine, or let a paused one go on", Example: "vm start web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error { return vm.Start() }), Complete: h.completeVM},
@@ -217,7 +219,7 @@ type vmList []vmm.Info
 func (l vmList) Text(w io.Writer) {
 	t := shell.Table{Head: []string{"NAME", "STATUS", "CPUS", "MEMORY", "UP", "KERNEL"}}
 	for _, i := range l {
-		t.Row(i.Config.Name, i.Status, i.Config.CPUs, shell.Bytes(i.Config.Memory), seconds(i.Uptime), i.Config.Kernel)
+		t.Row(i.Config.Name, i.StatusText(), i.Config.CPUs, shell.Bytes(i.Config.Memory), seconds(i.Uptime), i.Config.Kernel)
 	}
 	t.Text(w)
 }
@@ -254,7 +256,7 @@ func (h *host) cmdVMShow(c *shell.Call) error {
 func (i vmInfo) Text(w io.Writer) {
 	t := shell.Table{}
 	t.Row("name", i.Config.Name)
-	t.Row("status", i.Status)
+	t.Row("status", i.StatusText())
 	t.Row("up", seconds(i.Uptime))
 	t.Row("memory", shell.Bytes(i.Config.Memory))
 	t.Row("CPU model", i.Config.Model)

@@ -1,0 +1,137 @@
+package vmm
+
+import (
+	"fmt"
+	"sync/atomic"
+	"time"
+)
+
+// A guest that crashes is reset, if its configuration says so: the first time at once, so that it is back soon; one that
+// crashes again and again after ever longer pauses, so that it takes neither a processor nor the host's log.
+//
+//	              first crash: reset at once
+//	            +----+
+//	            |    v      crash again                         time is up
+//	running: restartNone -----------------> restartWaiting ---------------> running
+//	                                        (Status Crashed)
+//	                                              |  vm stop, vm reset, vm delete
+//	                                              +-----------------------------> restartNone
+
+// restartState is one of the picture.
+type restartState uint8
+
+const (
+	restartNone restartState = iota
+	restartWaiting
+)
+
+const (
+	restartFirst = time.Second     // the pause after the second crash in a row; each later one is twice as long
+	restartMost  = 5 * time.Minute // and no longer than this
+	restartCalm  = 10 * time.Minute
+	// A guest that has run for restartCalm since it booted is well: its next crash is a first one.
+)
+
+// restart is guarded by VM.ctl.
+type restart struct {
+	state    restartState
+	crashes  int   // in a row
+	bootedAt int64 // the machine's clock then
+	stop     func() bool
+	serial   uint64       // of the wait: a timer that fires late has another's
+	due      atomic.Int64 // Unix time in ns while waiting, else 0: for whoever only looks, without ctl
+}
+
+// booted notes that the guest begins anew.
+func (vm *VM) booted() { vm.restart.bootedAt = vm.clock.Now() }
+
+// pauseAfterCrash counts a crash and tells how long to wait.
+func (r *restart) pauseAfterCrash(ran time.Duration) time.Duration {
+	if ran >= restartCalm {
+		r.crashes = 0
+	}
+	r.crashes++
+	if r.crashes == 1 {
+		return 0
+	}
+	d := restartFirst
+	for i := 2; i < r.crashes && d < restartMost; i++ {
+		d *= 2
+	}
+	return min(d, restartMost)
+}
+
+// crashed decides what follows a crash. ctl is held, no processor runs, the status is Running.
+func (vm *VM) crashed() {
+	r := &vm.restart
+	if vm.cfg.OnCrash != "reset" {
+		vm.become(Crashed)
+		return
+	}
+	d := r.pauseAfterCrash(time.Duration(vm.clock.Now() - r.bootedAt))
+	if d == 0 {
+		vm.event("crashed: it is reset, as its configuration says")
+		vm.reboot()
+		return
+	}
+	vm.become(Crashed)
+	r.state = restartWaiting
+	r.due.Store(vm.host.WallClock().Add(d).UnixNano())
+	r.serial++
+	serial := r.serial
+	r.stop = vm.host.after(d, func() { vm.restartNow(serial) })
+	vm.event("crashed %d times in a row: it is reset in %v, as its configuration says; `vm reset %s` does it now, `vm stop %s` ends it", r.crashes, d, vm.cfg.Name, vm.cfg.Name)
+}
+
+// restartNow is the timer's.
+func (vm *VM) restartNow(serial uint64) {
+	vm.ctl.Lock()
+	defer vm.ctl.Unlock()
+	r := &vm.restart
+	if r.state != restartWaiting || r.serial != serial {
+		return // called off meanwhile
+	}
+	r.state = restartNone
+	r.due.Store(0)
+	if vm.Status() != Crashed || vm.taken {
+		return
+	}
+	vm.event("reset after its crash")
+	vm.reboot()
+}
+
+// dontRestart calls a reset off that waits, and forgets the crashes: the operator has taken over. ctl is held.
+func (vm *VM) dontRestart() {
+	r := &vm.restart
+	if r.state == restartWaiting {
+		r.stop()
+	}
+	r.state, r.crashes = restartNone, 0
+	r.due.Store(0)
+}
+
+// resetIn is in how many seconds a crashed machine is reset; nil: not at all.
+func (vm *VM) resetIn() *float64 {
+	due := vm.restart.due.Load()
+	if due == 0 {
+		return nil
+	}
+	s := max(0, time.Duration(due-vm.host.WallClock().UnixNano()).Seconds())
+	return &s
+}
+
+// after calls f once d has passed.
+func (h *Host) after(d time.Duration, f func()) (stop func() bool) {
+	if h.After != nil {
+		return h.After(d, f)
+	}
+	return time.AfterFunc(d, f).Stop
+}
+
+// StatusText is Status for people, with what follows.
+func (i Info) StatusText() string {
+	if i.ResetIn == nil {
+		return i.Status
+	}
+	return fmt.Sprintf("%s, reset in %v", i.Status, (time.Duration(*i.ResetIn * float64(time.Second))).Round(time.Second))
+}
