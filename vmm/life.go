@@ -247,7 +247,7 @@ func (vm *VM) atRest(f func()) {
 // busy is why an operator's command is refused while a migration has the machine.
 func (vm *VM) busy() error {
 	if vm.taken {
-		return fmt.Errorf("vm %s is being migrated: cancel that first (vm migrate cancel %s)", vm.cfg.Name, vm.cfg.Name)
+		return fmt.Errorf("vm %s is being migrated: cancel that first (migrate cancel %s)", vm.cfg.Name, vm.cfg.Name)
 	}
 	return nil
 }

@@ -80,8 +80,9 @@ func newRAM(a mem.Allocator, size uint64, huge bool) (*ram, error) {
 		for at := reg.Start; at < reg.End(); {
 			b, err := r.allocate(at, reg.End()-at, huge)
 			if err != nil {
+				found := r.total()
 				r.free()
-				return nil, fmt.Errorf("no memory for the machine (%d of %d MiB found): %w", r.total()>>20, size>>20, err)
+				return nil, fmt.Errorf("no memory for the machine (%d of %d MiB found): %w; give it less with mem=, or delete others", found>>20, size>>20, err)
 			}
 			n := uint32(len(r.blocks))
 			r.blocks = append(r.blocks, b)

@@ -18,12 +18,12 @@ func (h *host) hostCommands() []*shell.Command {
 	return []*shell.Command{
 		{Name: "host", Summary: "show this host: processors, memory, virtualization and what is done against side channels, boot modules", Example: "host -json", Shows: true, Run: h.cmdHost},
 		{Name: "log", Args: "[LINES]", Summary: "show the last lines of the host's log (default: 100)", Example: "log 20", Shows: true, Run: h.cmdLog},
-		{Name: "options", Summary: "list the options of the boot command line and the config module", Example: "options", Run: func(c *shell.Call) error {
-			config.Help().Text(c.Out)
-			return nil
+		{Name: "options", Summary: "list the options of the boot command line and the config module", Example: "options", Shows: true, Run: func(c *shell.Call) error {
+			return c.Show(config.Help())
 		}},
-		{Name: "reboot", Args: "[halt|poweroff]", Summary: "reboot, halt or power off this host", Example: "reboot poweroff",
-			Detail: "Refused while machines run, unless the word force is added.", Run: h.cmdReboot,
+		{Name: "reboot", Args: "[halt|poweroff] [force]", Summary: "reboot, halt or power off this host", Example: "reboot poweroff",
+			Detail: "Refused while machines run or are being moved here, unless the word force is added: all that is in the host's\n" +
+				"memory is lost, the machines and their definitions too.", Run: h.cmdReboot,
 			Complete: func([]string, string) []string { return []string{"halt", "poweroff", "force"} }},
 	}
 }
@@ -51,7 +51,8 @@ type hostMemory struct {
 
 // hostVirt is what the processor's virtualization offers.
 type hostVirt struct {
-	Backend     string           `json:"backend,omitempty"` // vmx or svm; none if machines can not run
+	Backend     string           `json:"backend,omitempty"` // vmx or svm
+	Problem     string           `json:"problem,omitempty"` // why there is none
 	Lacks       []string         `json:"lacks"`
 	Mitigations []x86.Mitigation `json:"mitigations"`
 }
@@ -71,7 +72,9 @@ func (h *host) info() *hostInfo {
 	}
 	if h.backend != nil {
 		caps := h.backend.Capabilities()
-		i.Virt = hostVirt{h.backend.Name(), append(i.Virt.Lacks, caps.Notes...), append(i.Virt.Mitigations, caps.Mitigations...)}
+		i.Virt.Backend, i.Virt.Lacks, i.Virt.Mitigations = h.backend.Name(), append(i.Virt.Lacks, caps.Notes...), append(i.Virt.Mitigations, caps.Mitigations...)
+	} else if h.virtErr != nil {
+		i.Virt.Problem = h.virtErr.Error()
 	}
 	for _, m := range kernel.Modules() {
 		i.Modules = append(i.Modules, moduleInfo{m.Name, len(m.Data)})
@@ -88,9 +91,7 @@ func (i *hostInfo) Text(w io.Writer) {
 	t.Row("TSC", fmt.Sprintf("%.3f MHz", float64(i.TSCHz)/1e6))
 	t.Row("memory", fmt.Sprintf("%s, of which free %s, kernel %s, Go heap %s", shell.Bytes(i.Memory.TotalBytes),
 		shell.Bytes(i.Memory.FreeBytes), shell.Bytes(i.Memory.KernelBytes), shell.Bytes(i.Memory.GoHeapBytes)))
-	if i.Virt.Backend != "" {
-		t.Row("virtualization", i.Virt.Backend)
-	}
+	t.Row("virtualization", i.Virt.Backend+i.Virt.Problem)
 	for _, l := range i.Virt.Lacks {
 		t.Row("", l)
 	}
@@ -109,9 +110,6 @@ func (i *hostInfo) Text(w io.Writer) {
 }
 
 func (h *host) cmdHost(c *shell.Call) error {
-	if len(c.Args) != 0 {
-		return shell.Usagef("takes no argument")
-	}
 	return c.Show(h.info())
 }
 
@@ -182,17 +180,18 @@ func (h *host) cmdLog(c *shell.Call) error {
 }
 
 func (h *host) cmdReboot(c *shell.Call) error {
-	act, force := kernel.Reboot, false
+	acts := map[string]func(){"halt": kernel.Halt, "poweroff": kernel.PowerOff}
+	act, how, force := kernel.Reboot, "", false
 	for _, a := range c.Args {
-		switch a {
-		case "halt":
-			act = kernel.Halt
-		case "poweroff":
-			act = kernel.PowerOff
-		case "force":
+		switch {
+		case a == "force" || a == "-force":
 			force = true
-		default:
+		case acts[a] == nil:
 			return shell.Usagef("%q is none of halt, poweroff, force", a)
+		case how != "" && how != a:
+			return shell.Usagef("%s or %s, not both", how, a)
+		default:
+			act, how = acts[a], a
 		}
 	}
 	if err := h.quiet(); err != nil && !force {
@@ -204,10 +203,17 @@ func (h *host) cmdReboot(c *shell.Call) error {
 	return nil
 }
 
-// quiet is an error if machines run here.
+// quiet is an error if machines run here, or are just coming.
 func (h *host) quiet() error {
 	if h.vms == nil {
 		return nil
+	}
+	if h.mover != nil {
+		for _, r := range h.mover.List() {
+			if r.Incoming && r.Error == "" && r.State != "Started" && r.State != "Aborted" {
+				return fmt.Errorf("machine %s is being moved to this host", r.Guest)
+			}
+		}
 	}
 	var names []string
 	for _, vm := range h.vms.List() {

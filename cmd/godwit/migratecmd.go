@@ -23,7 +23,7 @@ func (h *host) migrateCommands() []*shell.Command {
 			Example: "vm migrate web 192.0.2.11 downtime=100", Shows: true, Run: h.cmdMigrate, Complete: h.completeVM},
 		{Name: "migrate list", Summary: "list the migrations from and to this host", Example: "migrate list", Shows: true, Run: h.cmdMigrateList},
 		{Name: "migrate cancel", Args: "NAME", Summary: "cancel a machine's migration; it goes on running here", Example: "migrate cancel web", Run: func(c *shell.Call) error {
-			return h.onMigration(c, 1, func(name string) error { return h.mover.Cancel(name) })
+			return h.onMigration(c, "a machine's name is wanted", 1, func(name string) error { return h.mover.Cancel(name) })
 		}, Complete: h.completeVM},
 		{Name: "migrate settle", Args: "NAME resume|release", Summary: "decide about a machine in doubt, after looking at the other host",
 			Detail:  "resume: it does not run there, so run it here. release: it runs there, so give it up here.",
@@ -31,9 +31,9 @@ func (h *host) migrateCommands() []*shell.Command {
 	}
 }
 
-func (h *host) onMigration(c *shell.Call, args int, f func(name string) error) error {
+func (h *host) onMigration(c *shell.Call, wanted string, args int, f func(name string) error) error {
 	if len(c.Args) != args {
-		return shell.Usagef("%d arguments are wanted, not %d", args, len(c.Args))
+		return shell.Usagef("%s", wanted)
 	}
 	if err := h.canMigrate(); err != nil {
 		return err
@@ -162,7 +162,7 @@ func (h *host) cmdMigrateList(c *shell.Call) error {
 }
 
 func (h *host) cmdMigrateSettle(c *shell.Call) error {
-	return h.onMigration(c, 2, func(name string) error {
+	return h.onMigration(c, "a machine's name and resume or release are wanted", 2, func(name string) error {
 		switch c.Args[1] {
 		case "resume":
 			return h.mover.Settle(name, migrate.SettleResume)

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -63,16 +64,13 @@ func (h *host) serve(ctx context.Context, what string, port uint16, f func(net.L
 func (h *host) netCommands() []*shell.Command {
 	return []*shell.Command{
 		{Name: "net", Summary: "show the host's network interfaces, addresses and counters", Example: "net -json", Shows: true, Run: h.cmdNet},
-		{Name: "ping", Args: "HOST [COUNT]", Summary: "ask a host for an echo (default: 4 times)", Example: "ping 192.0.2.1", Run: h.cmdPing},
+		{Name: "ping", Args: "HOST [COUNT]", Summary: "ask a host for an echo (default: 4 times)", Example: "ping 192.0.2.1", Shows: true, Run: h.cmdPing},
 	}
 }
 
 type netStatus struct{ hostnet.Status }
 
 func (h *host) cmdNet(c *shell.Call) error {
-	if len(c.Args) != 0 {
-		return shell.Usagef("takes no argument")
-	}
 	if h.net == nil {
 		return fmt.Errorf("the network is off (ip=none on the command line)")
 	}
@@ -136,7 +134,7 @@ func (h *host) cmdPing(c *shell.Call) error {
 	if h.net == nil {
 		return fmt.Errorf("the network is off (ip=none on the command line)")
 	}
-	lost := 0
+	r := &pingResult{Host: c.Args[0], Replies: []float64{}}
 	for i := range n {
 		if i > 0 {
 			select {
@@ -145,18 +143,40 @@ func (h *host) cmdPing(c *shell.Call) error {
 			case <-time.After(time.Second):
 			}
 		}
-		ctx, cancel := context.WithTimeout(c.Ctx, 3*time.Second)
-		rtt, err := h.net.Ping(ctx, c.Args[0])
+		ctx, cancel := context.WithTimeout(c.Ctx, pingWait)
+		rtt, err := h.net.Ping(ctx, r.Host)
 		cancel()
-		if err != nil {
-			lost++
-			fmt.Fprintf(c.Out, "%s: %v\n", c.Args[0], err)
-			continue
+		r.Sent++
+		switch {
+		case err == nil:
+			ms := float64(rtt.Microseconds()) / 1e3
+			r.Replies = append(r.Replies, ms)
+			c.Printf("%s answered after %.3f ms\n", r.Host, ms)
+		case c.Ctx.Err() != nil:
+			return c.Ctx.Err()
+		case errors.Is(err, context.DeadlineExceeded):
+			c.Printf("%s: no answer within %v\n", r.Host, pingWait)
+		default:
+			return err // the next would fare no better
 		}
-		fmt.Fprintf(c.Out, "%s answered after %.3f ms\n", c.Args[0], float64(rtt.Microseconds())/1e3)
 	}
-	if lost == n {
-		return fmt.Errorf("%s: none of %d echo requests was answered", c.Args[0], n)
+	if err := c.Show(r); err != nil {
+		return err
+	}
+	if len(r.Replies) == 0 {
+		return fmt.Errorf("%s: none of %d echo requests was answered", r.Host, r.Sent)
 	}
 	return nil
+}
+
+const pingWait = 3 * time.Second
+
+type pingResult struct {
+	Host    string    `json:"host"`
+	Sent    int       `json:"sent"`
+	Replies []float64 `json:"replies_ms"`
+}
+
+func (r *pingResult) Text(w io.Writer) {
+	fmt.Fprintf(w, "%d of %d echo requests were answered\n", len(r.Replies), r.Sent)
 }

@@ -41,6 +41,9 @@ func (h *host) cmdSelftestMigrate(c *shell.Call) error {
 	if err != nil {
 		return err
 	}
+	if _, err := vms.Get(c.Args[0]); err != nil {
+		return err
+	}
 	var last migrate.Report
 	moves := 0
 	err = vmguest.Rehearse(c.Ctx, &vmguest.Target{Registry: vms}, c.Args[0], trips, migrate.Options{Verify: true}, func(r migrate.Report) {

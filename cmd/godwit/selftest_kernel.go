@@ -57,7 +57,7 @@ func (h *host) crashCommand() *shell.Command {
 	kinds := selftest.CrashKinds()
 	return &shell.Command{Name: "selftest crash", Args: "KIND [force]", Summary: "end this host in the way named, to see its report and what follows (option panic=)",
 		Detail:  "Refused while machines run, unless the word force is added. Kinds: " + strings.Join(kinds, " ") + ".",
-		Example: "selftest crash wild", Run: func(c *shell.Call) error {
+		Example: "selftest crash wild", AtHost: true, Run: func(c *shell.Call) error {
 			if len(c.Args) == 0 || len(c.Args) > 2 || len(c.Args) == 2 && c.Args[1] != "force" {
 				return shell.Usagef("a kind is wanted, and perhaps force")
 			}

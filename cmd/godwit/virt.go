@@ -46,7 +46,13 @@ func openBackend() (vcpu.Backend, error) {
 // physMemory is the kernel's memory as machines ask for it.
 type physMemory struct{}
 
+// hostReserve is what machines may not have: the host's own heap and tables live on it, and without it the host ends.
+const hostReserve = 32 << 20
+
 func (physMemory) Alloc(size, align uint64) (mem.Block, error) {
+	if free := kernel.Memory().Free; size >= 2<<20 && free < size+hostReserve {
+		return mem.Block{}, fmt.Errorf("%s are free here, of which the host keeps %s", shell.Bytes(free), shell.Bytes(hostReserve))
+	}
 	phys, data, err := kernel.AllocPhys(size, align)
 	return mem.Block{Phys: phys, Data: data}, err
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"godwit/cmd/internal/shell"
 	"godwit/vmm"
 	"godwit/vmm/cpuid"
+	"godwit/vmm/loader"
 )
 
 func (h *host) vmCommands() []*shell.Command {
@@ -31,7 +33,13 @@ func (h *host) vmCommands() []*shell.Command {
 			Detail: "wait defaults to 30 seconds.", Example: "vm stop web", Run: h.cmdVMStop, Complete: h.completeVM},
 		{Name: "vm pause", Args: "NAME", Summary: "stop time for a machine", Example: "vm pause web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error { return vm.Pause() }), Complete: h.completeVM},
 		{Name: "vm reset", Args: "NAME", Summary: "press a machine's reset button", Example: "vm reset web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error { return vm.Reset() }), Complete: h.completeVM},
-		{Name: "vm nmi", Args: "NAME", Summary: "send a machine a non-maskable interrupt, so that a guest that hangs says where", Example: "vm nmi web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error { vm.NMI(); return nil }), Complete: h.completeVM},
+		{Name: "vm nmi", Args: "NAME", Summary: "send a machine a non-maskable interrupt, so that a guest that hangs says where", Example: "vm nmi web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error {
+			if s := vm.Status(); s != vmm.Running {
+				return fmt.Errorf("vm %s is %v: only a running machine gets it", vm.Name(), s)
+			}
+			vm.NMI()
+			return nil
+		}), Complete: h.completeVM},
 		{Name: "vm delete", Args: "NAME", Summary: "end a machine that does not run and free its memory", Example: "vm delete web", Run: h.cmdVMDelete, Complete: h.completeVM},
 		{Name: "vm list", Summary: "list the machines", Example: "vm list", Shows: true, Run: h.cmdVMList},
 		{Name: "vm show", Args: "NAME", Summary: "show a machine: configuration, exits, events", Example: "vm show web", Shows: true, Run: h.cmdVMShow, Complete: h.completeVM},
@@ -137,6 +145,7 @@ func (h *host) cmdVMCreate(c *shell.Call) error {
 				for _, m := range cpuid.Models() {
 					fmt.Fprintf(c.Out, "%s\n", m.Name)
 				}
+				fmt.Fprintln(c.Out, "host: all that this processor has; such a machine moves only to hosts that have as much")
 				return nil
 			}
 			cfg.Model = v
@@ -159,6 +168,9 @@ func (h *host) cmdVMCreate(c *shell.Call) error {
 	files, err := vmm.OpenFiles(&cfg, func(name string) ([]byte, error) { return h.file(c, name) })
 	if err != nil {
 		return fmt.Errorf("vm %s: %w", cfg.Name, err)
+	}
+	if _, err := loader.Detect(files.Kernel); err != nil { // now, not when it is started
+		return fmt.Errorf("vm %s: kernel=%s: %w", cfg.Name, cfg.Kernel, err)
 	}
 	vm, err := r.Create(cfg, files)
 	if err != nil {
@@ -217,6 +229,10 @@ func (h *host) cmdVMDelete(c *shell.Call) error {
 type vmList []vmm.Info
 
 func (l vmList) Text(w io.Writer) {
+	if len(l) == 0 {
+		fmt.Fprintln(w, "no machine yet; `help vm create` tells how to make one")
+		return
+	}
 	t := shell.Table{Head: []string{"NAME", "STATUS", "CPUS", "MEMORY", "UP", "KERNEL"}}
 	for _, i := range l {
 		t.Row(i.Config.Name, i.StatusText(), i.Config.CPUs, shell.Bytes(i.Config.Memory), seconds(i.Uptime), i.Config.Kernel)
@@ -229,9 +245,6 @@ func seconds(s float64) time.Duration {
 }
 
 func (h *host) cmdVMList(c *shell.Call) error {
-	if len(c.Args) != 0 {
-		return shell.Usagef("takes no argument")
-	}
 	r, err := h.machines()
 	if err != nil {
 		return err
@@ -340,11 +353,11 @@ func (h *host) cmdVMConsole(c *shell.Call) error {
 	key := make([]byte, 256)
 	for ctx.Err() == nil {
 		n, err := c.Input.Read(key)
-		for i, k := range key[:n] {
-			if k == escape {
-				n, err = i, errEscape
-				break
+		if i := bytes.IndexByte(key[:n], escape); i >= 0 {
+			if in, ok := c.Input.(interface{ Unread([]byte) }); ok {
+				in.Unread(key[i+1 : n]) // that was typed for the host
 			}
+			n, err = i, errEscape
 		}
 		for in := key[:n]; len(in) > 0 && ctx.Err() == nil; {
 			m := vm.Input(in)

@@ -5,6 +5,7 @@ package config
 
 import (
 	"fmt"
+	"io"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -167,11 +168,11 @@ func Default() *Config {
 // whichever is applied first.
 func (c *Config) CommandLine(line string) []Problem {
 	words, err := shell.Split(line)
-	if err != nil {
-		return []Problem{{"command line", err.Error()}}
-	}
 	c.given = map[string]bool{}
 	var ps []Problem
+	if err != nil { // what stands before it holds: the host may be managed through it
+		ps = append(ps, Problem{"command line", err.Error() + "; this option and those after it are ignored"})
+	}
 	for _, w := range words {
 		if what := c.apply(w); what != "" {
 			ps = append(ps, Problem{"command line", what})
@@ -193,7 +194,12 @@ func (c *Config) ModuleText(name string, text []byte) []Problem {
 		return []Problem{{where, fmt.Sprintf("%d bytes are more than a config may have (%d); ignored", len(text), maxModule)}}
 	}
 	var ps []Problem
+	more := 0
 	for i, l := range strings.Split(string(text), "\n") {
+		if len(ps) > maxProblems {
+			more += len(ps) - maxProblems
+			ps = ps[:maxProblems]
+		}
 		l = strings.TrimSpace(l)
 		if l == "" || l[0] == '#' {
 			continue
@@ -224,8 +230,14 @@ func (c *Config) ModuleText(name string, text []byte) []Problem {
 			ps = append(ps, Problem{at, what})
 		}
 	}
+	if more += max(0, len(ps)-maxProblems); more > 0 {
+		ps = append(ps[:maxProblems], Problem{where, fmt.Sprintf("%d more of its lines are wrong: is it a config at all?", more)})
+	}
 	return ps
 }
+
+// maxProblems bounds what is said about one module, which may be any file.
+const maxProblems = 8
 
 // apply sets one option and returns what is wrong with it.
 func (c *Config) apply(word string) string {
@@ -245,14 +257,41 @@ func (c *Config) apply(word string) string {
 	for _, o := range options {
 		known = append(known, o.name)
 	}
-	return fmt.Sprintf("unknown option %q ignored; known are %s", name, strings.Join(known, ", "))
+	return fmt.Sprintf("unknown option %s ignored; known are %s", quote(name), strings.Join(known, ", "))
 }
 
-// Help is a table of the options.
-func Help() *shell.Table {
-	t := &shell.Table{Head: []string{"OPTION", "MEANING"}}
-	for _, o := range options {
-		t.Row(o.form, o.help)
+// quote shows what may be long, or anything.
+func quote(s string) string {
+	const most = 40
+	if len(s) <= most {
+		return strconv.Quote(s)
 	}
-	return t
+	return strconv.Quote(s[:most]) + fmt.Sprintf("... (%d bytes)", len(s))
+}
+
+// OptionHelp explains the options.
+type OptionHelp []OptionInfo
+
+// An OptionInfo is one of them.
+type OptionInfo struct {
+	Name    string `json:"name"`
+	Form    string `json:"form"`
+	Meaning string `json:"meaning"`
+}
+
+// Help is all that there are.
+func Help() (l OptionHelp) {
+	for _, o := range options {
+		l = append(l, OptionInfo{o.name, o.form, o.help})
+	}
+	return l
+}
+
+// Text is a table.
+func (l OptionHelp) Text(w io.Writer) {
+	t := &shell.Table{Head: []string{"OPTION", "MEANING"}}
+	for _, o := range l {
+		t.Row(o.Form, o.Meaning)
+	}
+	t.Text(w)
 }

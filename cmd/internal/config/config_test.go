@@ -1,6 +1,7 @@
 package config
 
 import (
+	"bytes"
 	"strings"
 	"testing"
 )
@@ -49,6 +50,44 @@ func TestModuleYieldsToTheCommandLine(t *testing.T) {
 	}
 	if ps := c.ModuleText("big", make([]byte, 1<<20)); len(ps) != 1 {
 		t.Errorf("a huge module: %d problems", len(ps))
+	}
+}
+
+func TestAnOpenQuoteLeavesWhatStandsBeforeIt(t *testing.T) {
+	c := Default()
+	ps := c.CommandLine(`control=insecure-tcp ip=none run="vm list`)
+	if len(ps) != 1 || !strings.Contains(ps[0].String(), "column 34") || !strings.Contains(ps[0].String(), "ignored") {
+		t.Errorf("%v", ps)
+	}
+	if c.Control != 7480 || c.Net.Mode != "none" || len(c.Run) != 0 {
+		t.Errorf("%+v", c)
+	}
+}
+
+func TestAModuleThatIsNoConfigIsToldInAFewLines(t *testing.T) {
+	c := Default()
+	garbage := bytes.Repeat([]byte("\x7fELF\x02\x01\x01\x00"+strings.Repeat("\xff", 300)+"\n"), 200)
+	ps := c.ModuleText("m", append(garbage, "name=end\n"...))
+	if len(ps) != maxProblems+1 || !strings.Contains(ps[maxProblems].String(), "192 more") {
+		t.Errorf("%d problems: %v", len(ps), ps[len(ps)-1])
+	}
+	for _, p := range ps {
+		if len(p.String()) > 400 {
+			t.Errorf("a line of %d bytes", len(p.String()))
+		}
+	}
+	if c.Name != "end" {
+		t.Error("what is right in it does not hold")
+	}
+}
+
+func TestEveryOptionIsExplained(t *testing.T) {
+	var b bytes.Buffer
+	Help().Text(&b)
+	for _, o := range options {
+		if !strings.Contains(b.String(), o.help) || !strings.HasPrefix(o.form, o.name+"=") {
+			t.Errorf("%s", o.name)
+		}
 	}
 }
 

@@ -177,7 +177,7 @@ func (c *Console) run(ctx context.Context, args []string) error {
 		defer c.hold(false)
 	}
 	out := &output{c: c, raw: &raw}
-	err := c.sh.Run(&shell.Call{Ctx: ctx, Args: args, Out: out, Input: c.keys, Raw: setRaw})
+	err := c.sh.Run(&shell.Call{Ctx: ctx, AtHost: true, Args: args, Out: out, Input: c.keys, Raw: setRaw})
 	if raw {
 		setRaw(false)
 	}

@@ -29,6 +29,9 @@ func Run(ctx context.Context, c net.Conn, cmd Command) error {
 		return err
 	}
 	line, err := readLine(c)
+	if errors.Is(err, io.EOF) {
+		return fmt.Errorf("control: %v closed the connection without a greeting: it serves only so many at once (its log tells), or is no Godwit host", c.RemoteAddr())
+	}
 	if err != nil {
 		return fmt.Errorf("control: no greeting from %v: %w", c.RemoteAddr(), err)
 	}

@@ -19,7 +19,7 @@ import (
 func testShell() *shell.Shell {
 	s := shell.New()
 	s.Add(
-		&shell.Command{Name: "echo", Summary: "echo", Example: "echo a", Run: func(c *shell.Call) error {
+		&shell.Command{Name: "echo", Args: "WORD ...", Summary: "echo", Example: "echo a", Run: func(c *shell.Call) error {
 			fmt.Fprintln(c.Out, strings.Join(c.Args, "|"))
 			return nil
 		}},
@@ -70,7 +70,7 @@ func TestCancelEndsTheCommand(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	w := writerFunc(func(b []byte) { cancel() }) // cancel as soon as it says that it waits
 	err := Run(ctx, pair(t), Command{Args: []string{"wait"}, Out: w})
-	if err == nil || err.Error() != context.Canceled.Error() {
+	if err == nil || err.Error() != "wait: cancelled" {
 		t.Fatal(err)
 	}
 }
@@ -102,6 +102,25 @@ func TestClientThatVanishesEndsItsCommand(t *testing.T) {
 	case <-ended:
 	case <-time.After(10 * time.Second):
 		t.Fatal("the command went on")
+	}
+}
+
+func TestWhoeverIsNoGodwitctlIsToldApart(t *testing.T) {
+	a, b := net.Pipe()
+	log := make(chan string, 1)
+	s := &Server{Shell: testShell(), Log: func(f string, v ...any) { log <- fmt.Sprintf(f, v...) }}
+	go s.ServeConn(context.Background(), b)
+	fmt.Fprintf(a, "GET /\x1b[2J HTTP/1.1\n")
+	if l := <-log; !strings.Contains(l, `began with "GET /\x1b[2J HTTP/1.1"`) || !strings.Contains(l, "is it godwitctl?") || strings.Contains(l, "control port") {
+		t.Error(l)
+	}
+}
+
+func TestAHostThatHasNoPlaceIsToldApart(t *testing.T) {
+	a, b := net.Pipe()
+	go func() { readLine(b); b.Close() }()
+	if err := Run(context.Background(), a, Command{Args: []string{"echo"}}); err == nil || !strings.Contains(err.Error(), "without a greeting") {
+		t.Error(err)
 	}
 }
 

@@ -119,5 +119,16 @@ func checkGreeting(line string) error {
 	if strings.HasPrefix(line, "godwit-control/") {
 		return fmt.Errorf("control: the other side speaks %q, this one %s; use matching releases", line, greeting)
 	}
-	return errors.New("control: that is not a Godwit control port")
+	return errStranger
+}
+
+var errStranger = errors.New("control: that is not a Godwit control port")
+
+// clip shows the beginning of what a stranger sent.
+func clip(line string) string {
+	const most = 32
+	if len(line) > most {
+		return fmt.Sprintf("%q...", line[:most])
+	}
+	return fmt.Sprintf("%q", line)
 }

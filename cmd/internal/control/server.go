@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -56,7 +57,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 func (s *Server) ServeConn(ctx context.Context, c net.Conn) {
 	defer c.Close()
 	if err := s.serve(ctx, c); err != nil && !errors.Is(err, io.EOF) {
-		s.Log("control: %v: %v", c.RemoteAddr(), err)
+		s.Log("control: a client at %v is dropped: %s", c.RemoteAddr(), strings.TrimPrefix(err.Error(), "control: "))
 	}
 }
 
@@ -67,6 +68,9 @@ func (s *Server) serve(ctx context.Context, c net.Conn) error {
 		return err
 	}
 	if err := checkGreeting(line); err != nil {
+		if errors.Is(err, errStranger) {
+			err = fmt.Errorf("it began with %s, not with %q: is it godwitctl?", clip(line), greeting)
+		}
 		return err
 	}
 	c.SetWriteDeadline(time.Now().Add(writeTimeout))

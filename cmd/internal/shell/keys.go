@@ -85,6 +85,14 @@ func (k *Keys) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// Unread puts b back in front: whoever reads next gets it.
+func (k *Keys) Unread(b []byte) {
+	k.mu.Lock()
+	k.buf = append(append(make([]byte, 0, len(b)+len(k.buf)), b...), k.buf...)
+	k.ready.Broadcast()
+	k.mu.Unlock()
+}
+
 // Close ends Reads once the queue is empty.
 func (k *Keys) Close() error {
 	k.mu.Lock()

@@ -4,6 +4,7 @@
 package shell
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,7 @@ type Command struct {
 	Detail  string // more, for `help NAME`
 	Example string
 	Shows   bool // it shows a result, so -json applies
+	AtHost  bool // only whoever sits at the host's own console may run it
 	// Complete offers values for the word being typed; nil for none.
 	Complete func(args []string, word string) []string
 	Run      func(*Call) error
@@ -31,7 +33,9 @@ type Call struct {
 	Ctx  context.Context // ended by ^C, or when the caller goes away
 	Args []string
 	JSON bool
-	Out  io.Writer
+	// AtHost: it comes from the host's own console, not over a network.
+	AtHost bool
+	Out    io.Writer
 	// Input is the caller's keyboard, byte by byte, while the command runs;
 	// nil where there is none.
 	Input io.Reader
@@ -48,8 +52,10 @@ type Result interface {
 // Show prints r the way the caller asked for.
 func (c *Call) Show(r Result) error {
 	if !c.JSON {
-		r.Text(c.Out)
-		return nil
+		var b bytes.Buffer // whole, so that no line of the log comes between two of its lines
+		r.Text(&b)
+		_, err := c.Out.Write(b.Bytes())
+		return err
 	}
 	b, err := json.MarshalIndent(r, "", "  ")
 	if err != nil {
@@ -85,7 +91,7 @@ func New() *Shell {
 	s := &Shell{byName: map[string]*Command{}}
 	s.Add(&Command{
 		Name: "help", Args: "[COMMAND]", Summary: "list the commands, or explain one",
-		Example: "help vm create", Complete: s.completeHelp, Run: s.help,
+		Example: "help vm create", Shows: true, Complete: s.completeHelp, Run: s.help,
 	})
 	return s
 }
@@ -128,20 +134,29 @@ func (s *Shell) Run(c *Call) (err error) {
 			}
 			c.JSON = true
 		case "-h", "-help", "--help":
-			s.explain(c.Out, cmd)
-			return nil
+			return c.Show(explanation{cmd})
 		default:
 			rest = append(rest, a)
 		}
 	}
 	c.Args = rest
+	if cmd.AtHost && !c.AtHost {
+		return fmt.Errorf("%s is not run over the network: type it on the host's serial console", cmd.Name)
+	}
 	defer func() {
 		// A defect in one command must not take the host's console with it.
 		if p := recover(); p != nil {
 			err = fmt.Errorf("%s: internal error: %v (please report it; the host goes on)", cmd.Name, p)
 		}
 	}()
-	err = cmd.Run(c)
+	if cmd.Args == "" && len(c.Args) > 0 {
+		err = Usagef("it takes no argument")
+	} else {
+		err = cmd.Run(c)
+	}
+	if c.Ctx.Err() != nil && errors.Is(err, context.Canceled) {
+		return fmt.Errorf("%s: cancelled", cmd.Name)
+	}
 	if errors.Is(err, ErrUsage) {
 		err = fmt.Errorf("%s: %s\n  usage: %s\n  example: %s", cmd.Name,
 			strings.TrimPrefix(err.Error(), ErrUsage.Error()+": "), cmd.usage(), cmd.Example)
@@ -177,40 +192,65 @@ func (s *Shell) unknown(args []string) error {
 }
 
 func (s *Shell) help(c *Call) error {
-	if len(c.Args) > 0 {
-		if cmd, n := s.find(c.Args); cmd != nil && n == len(c.Args) {
-			s.explain(c.Out, cmd)
-			return nil
+	if len(c.Args) == 0 {
+		return c.Show(overview(s.commands))
+	}
+	if cmd, n := s.find(c.Args); cmd != nil && n == len(c.Args) {
+		return c.Show(explanation{cmd})
+	}
+	var group explanation
+	for _, cmd := range s.commands {
+		if strings.HasPrefix(cmd.Name, c.Args[0]+" ") && len(c.Args) == 1 {
+			group = append(group, cmd)
 		}
-		found := false
-		for _, cmd := range s.commands {
-			if strings.HasPrefix(cmd.Name, c.Args[0]+" ") && len(c.Args) == 1 {
-				s.explain(c.Out, cmd)
-				found = true
-			}
-		}
-		if found {
-			return nil
-		}
+	}
+	if group == nil {
 		return s.unknown(c.Args)
 	}
-	t := Table{Head: []string{"COMMAND", "WHAT IT DOES", "EXAMPLE"}}
-	for _, cmd := range s.commands {
-		t.Row(cmd.Name, cmd.Summary, cmd.Example)
-	}
-	t.Text(c.Out)
-	fmt.Fprintln(c.Out, "`help COMMAND` tells more. Tab completes; ^C ends a running command; -json gives results as JSON.")
-	return nil
+	return c.Show(group)
 }
 
-func (s *Shell) explain(w io.Writer, c *Command) {
-	fmt.Fprintf(w, "%s\n    %s\n", c.usage(), c.Summary)
-	for _, l := range strings.Split(strings.TrimSpace(c.Detail), "\n") {
-		if l != "" {
-			fmt.Fprintf(w, "    %s\n", l)
-		}
+// overview is all commands, a line each.
+type overview []*Command
+
+func (o overview) Text(w io.Writer) {
+	t := Table{Head: []string{"COMMAND", "WHAT IT DOES", "EXAMPLE"}}
+	for _, cmd := range o {
+		t.Row(cmd.Name, cmd.Summary, cmd.Example)
 	}
-	fmt.Fprintf(w, "    example: %s\n", c.Example)
+	t.Text(w)
+	fmt.Fprintln(w, "`help COMMAND` tells more. Tab completes; ^C ends a running command; -json gives results as JSON.")
+}
+
+// explanation is all there is to say about some.
+type explanation []*Command
+
+func (e explanation) Text(w io.Writer) {
+	for _, c := range e {
+		fmt.Fprintf(w, "%s\n    %s\n", c.usage(), c.Summary)
+		for _, l := range strings.Split(strings.TrimSpace(c.Detail), "\n") {
+			if l != "" {
+				fmt.Fprintf(w, "    %s\n", l)
+			}
+		}
+		if c.AtHost {
+			fmt.Fprintln(w, "    Only on the host's serial console.")
+		}
+		fmt.Fprintf(w, "    example: %s\n", c.Example)
+	}
+}
+
+// MarshalJSON is what help shows of a command.
+func (c *Command) MarshalJSON() ([]byte, error) {
+	return json.Marshal(struct {
+		Name    string `json:"name"`
+		Usage   string `json:"usage"`
+		Summary string `json:"summary"`
+		Detail  string `json:"detail,omitempty"`
+		Example string `json:"example"`
+		JSON    bool   `json:"json"`
+		AtHost  bool   `json:"serial_console_only,omitempty"`
+	}{c.Name, c.usage(), c.Summary, c.Detail, c.Example, c.Shows, c.AtHost})
 }
 
 func (s *Shell) completeHelp(args []string, word string) []string {

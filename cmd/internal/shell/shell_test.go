@@ -3,6 +3,7 @@ package shell
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -29,6 +30,8 @@ func sample() *Shell {
 				return c.Show(answer{c.Args[0]})
 			}},
 		&Command{Name: "vm start", Args: "NAME", Summary: "start one", Example: "vm start a", Run: func(*Call) error { return errors.New("no") }},
+		&Command{Name: "stop", Summary: "stop", Example: "stop", Run: func(c *Call) error { return fmt.Errorf("it went on until %w", c.Ctx.Err()) }},
+		&Command{Name: "end", Summary: "end it all", Example: "end", AtHost: true, Run: func(c *Call) error { fmt.Fprintln(c.Out, "ended"); return nil }},
 		&Command{Name: "crash", Summary: "crash", Example: "crash", Run: func(*Call) error { var m map[string]int; m["a"] = 1; return nil }},
 	)
 	return s
@@ -38,7 +41,12 @@ func run(s *Shell, line string) (string, error) {
 	var b bytes.Buffer
 	args, err := Split(line)
 	if err == nil {
-		err = s.Run(&Call{Ctx: context.Background(), Args: args, Out: &b})
+		ctx, cancel := context.WithCancel(context.Background())
+		if line == "stop" {
+			cancel()
+		}
+		err = s.Run(&Call{Ctx: ctx, Args: args, Out: &b})
+		cancel()
 	}
 	return b.String(), err
 }
@@ -51,6 +59,8 @@ func TestCommandsAnswerAsTextAndJSON(t *testing.T) {
 		{"vm show -json a", "{\n  \"name\": \"a\"\n}\n", ""},
 		{"vm show", "", "usage: vm show NAME [-json]\n  example: vm show a"},
 		{"vm start -json a", "", "takes no -json"},
+		{"stop now", "", "stop: it takes no argument\n  usage: stop\n"},
+		{"stop", "", "stop: cancelled"},
 		{"vm", "", "vm needs one of: show, start"},
 		{"nonsense", "", `unknown command "nonsense"`},
 		{"", "", "no command"},
@@ -80,6 +90,60 @@ func TestHelpNamesEveryCommandWithAnExample(t *testing.T) {
 	}
 }
 
+func TestHelpAsJSON(t *testing.T) {
+	for line, want := range map[string]int{"help -json": len(sample().commands), "help vm -json": 2, "help vm show -json": 1, "vm show -json -h": 1} {
+		out, err := run(sample(), line)
+		var l []struct{ Name, Usage, Summary, Example string }
+		if err != nil || json.Unmarshal([]byte(out), &l) != nil || len(l) != want {
+			t.Errorf("%s: %d commands, %v: %s", line, len(l), err, out)
+		}
+		for _, c := range l {
+			if c.Name == "" || c.Usage == "" || c.Summary == "" || c.Example == "" {
+				t.Errorf("%s: %+v", line, c)
+			}
+		}
+	}
+}
+
+// writes counts calls of Write.
+type writes int
+
+func (w *writes) Write(b []byte) (int, error) { *w++; return len(b), nil }
+
+func TestAResultIsPrintedInOnePiece(t *testing.T) {
+	var w writes
+	if err := sample().Run(&Call{Ctx: context.Background(), Args: []string{"help"}, Out: &w}); err != nil || w != 1 {
+		t.Errorf("%d pieces, %v: the host's log would come between", w, err)
+	}
+}
+
+func TestKeysThatWereReadTooFarAreReadAgain(t *testing.T) {
+	k := NewKeys()
+	k.Write([]byte("abcd"))
+	b := make([]byte, 3)
+	k.Read(b)
+	k.Unread(b[1:])
+	k.Write([]byte("e"))
+	b = make([]byte, 9)
+	if n, _ := k.Read(b); string(b[:n]) != "bcde" {
+		t.Errorf("%q", b[:n])
+	}
+}
+
+func TestSomeCommandsAreOnlyForTheHostsOwnConsole(t *testing.T) {
+	s := sample()
+	if out, err := run(s, "end"); err == nil || out != "" || !strings.Contains(err.Error(), "serial console") {
+		t.Errorf("over a network: %q, %v", out, err)
+	}
+	var b bytes.Buffer
+	if err := s.Run(&Call{Ctx: context.Background(), AtHost: true, Args: []string{"end"}, Out: &b}); err != nil || b.String() != "ended\n" {
+		t.Errorf("at the host: %q, %v", b.String(), err)
+	}
+	if out, _ := run(s, "help end"); !strings.Contains(out, "serial console") {
+		t.Errorf("help: %s", out)
+	}
+}
+
 func TestCompletion(t *testing.T) {
 	s := sample()
 	for _, c := range []struct {
@@ -93,7 +157,7 @@ func TestCompletion(t *testing.T) {
 		{"vm show alp", "vm show alp", []string{"alpha", "alps"}},
 		{"vm show -", "vm show -json ", nil},
 		{"zzz", "zzz", nil},
-		{"", "", []string{"crash", "help", "vm"}},
+		{"", "", []string{"crash", "end", "help", "stop", "vm"}},
 	} {
 		got, opts := s.Complete(c.line)
 		if got != c.want || !reflect.DeepEqual(opts, c.opts) {
@@ -115,6 +179,12 @@ func TestSplit(t *testing.T) {
 		if got, err := Split(c.line); err != nil || !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%s: %q, %v; want %q", c.line, got, err, c.want)
 		}
+	}
+}
+
+func TestWordsBeforeAnOpenQuote(t *testing.T) {
+	if got, err := Split(`a b="c d" 'e f`); err == nil || !reflect.DeepEqual(got, []string{"a", "b=c d"}) {
+		t.Errorf("%q, %v", got, err)
 	}
 }
 

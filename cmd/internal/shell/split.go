@@ -7,7 +7,7 @@ import (
 
 // Split cuts a command line into words at blanks. Single quotes keep everything
 // between them; double quotes too, but for \" and \\. Quotes may open inside a
-// word: cmdline="console=ttyS0 quiet" is one word.
+// word: cmdline="console=ttyS0 quiet" is one word. With an error come the words before the one that is wrong.
 func Split(line string) ([]string, error) {
 	var words []string
 	var w strings.Builder
@@ -36,7 +36,7 @@ func Split(line string) ([]string, error) {
 		}
 	}
 	if quote != 0 {
-		return nil, fmt.Errorf("the quote %c opened at column %d is not closed", quote, at+1)
+		return words, fmt.Errorf("the quote %c opened at column %d is not closed", quote, at+1)
 	}
 	if in {
 		words = append(words, w.String())
