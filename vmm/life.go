@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -323,8 +324,9 @@ func (vm *VM) Resume() error {
 	return nil
 }
 
-// Stop presses the power button and waits for the guest to power off; when ctx
-// ends first it is switched off. An ended ctx switches it off at once.
+// Stop presses the power button and waits for the guest to power off; when ctx's
+// time is over first it is switched off, but when ctx is cancelled it is left running:
+// whoever waited has lost patience, not the machine. An ended ctx switches it off at once.
 func (vm *VM) Stop(ctx context.Context) error {
 	vm.ctl.Lock()
 	err := vm.busy()
@@ -341,6 +343,9 @@ func (vm *VM) Stop(ctx context.Context) error {
 			case <-t.C:
 			case <-ctx.Done():
 			}
+		}
+		if vm.Status() == Running && errors.Is(ctx.Err(), context.Canceled) {
+			return fmt.Errorf("vm %s runs on, though its power button was pressed (vm stop %s force switches it off): %w", vm.cfg.Name, vm.cfg.Name, ctx.Err())
 		}
 	}
 	vm.ctl.Lock()

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -191,6 +192,26 @@ func TestLifeOfAMachine(t *testing.T) {
 	if err := vm.Start(); err == nil {
 		t.Error("a deleted machine started")
 	}
+	r.leaks(t)
+}
+
+func TestWhoeverGivesUpWaitingForAPowerOffLeavesTheMachineRunning(t *testing.T) {
+	r := newRig(printer)
+	vm := r.vm(t, 1)
+	if err := vm.Start(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	time.AfterFunc(30*time.Millisecond, cancel)
+	if err := vm.Stop(ctx); !errors.Is(err, context.Canceled) || vm.Status() != Running || !strings.Contains(err.Error(), "runs on") {
+		t.Errorf("cancelled: %v, %v", err, vm.Status())
+	}
+	ctx, cancel = context.WithTimeout(context.Background(), 30*time.Millisecond)
+	defer cancel()
+	if err := vm.Stop(ctx); err != nil || vm.Status() != Stopped {
+		t.Errorf("timed out: %v, %v", err, vm.Status())
+	}
+	vm.Delete()
 	r.leaks(t)
 }
 

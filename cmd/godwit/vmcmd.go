@@ -30,7 +30,7 @@ func (h *host) vmCommands() []*shell.Command {
 			Complete: h.completeCreate},
 		{Name: "vm start", Args: "NAME", Summary: "start a machine, or let a paused one go on", Example: "vm start web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error { return vm.Start() }), Complete: h.completeVM},
 		{Name: "vm stop", Args: "NAME [force] [wait=SECONDS]", Summary: "press a machine's power button and wait; then, or with force, switch it off",
-			Detail: "wait defaults to 30 seconds.", Example: "vm stop web", Run: h.cmdVMStop, Complete: h.completeVM},
+			Detail: "wait defaults to 30 seconds. ^C ends the waiting and leaves the machine as it is.", Example: "vm stop web", Run: h.cmdVMStop, Complete: h.completeVM},
 		{Name: "vm pause", Args: "NAME", Summary: "stop time for a machine", Example: "vm pause web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error { return vm.Pause() }), Complete: h.completeVM},
 		{Name: "vm reset", Args: "NAME", Summary: "press a machine's reset button", Example: "vm reset web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error { return vm.Reset() }), Complete: h.completeVM},
 		{Name: "vm nmi", Args: "NAME", Summary: "send a machine a non-maskable interrupt, so that a guest that hangs says where", Example: "vm nmi web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error {

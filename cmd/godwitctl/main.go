@@ -88,8 +88,11 @@ func run() int {
 		var h control.HostError
 		if errors.As(err, &h) {
 			fmt.Fprintln(os.Stderr, "error:", err)
+			if h.Usage {
+				return 2
+			}
 		} else {
-			fmt.Fprintln(os.Stderr, "godwitctl:", err)
+			fmt.Fprintf(os.Stderr, "godwitctl: %s: %v\n", addr, err)
 		}
 		return 1
 	}

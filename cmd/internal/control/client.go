@@ -92,7 +92,7 @@ func Run(ctx context.Context, c net.Conn, cmd Command) error {
 				return fmt.Errorf("control: result: %w", err)
 			}
 			if d.Error != "" {
-				return HostError(d.Error)
+				return HostError{d.Error, d.Usage}
 			}
 			return nil
 		default:
@@ -102,6 +102,9 @@ func Run(ctx context.Context, c net.Conn, cmd Command) error {
 }
 
 // A HostError is a command's own error.
-type HostError string
+type HostError struct {
+	Text  string
+	Usage bool // the command was called wrongly
+}
 
-func (e HostError) Error() string { return string(e) }
+func (e HostError) Error() string { return e.Text }

@@ -61,8 +61,13 @@ func TestCommandRunsRemotely(t *testing.T) {
 func TestErrorOfTheCommandArrives(t *testing.T) {
 	err := Run(context.Background(), pair(t), Command{Args: []string{"fail"}, Out: io.Discard})
 	var h HostError
-	if !errors.As(err, &h) || err.Error() != "it is broken; mend it" {
+	if !errors.As(err, &h) || err.Error() != "it is broken; mend it" || h.Usage {
 		t.Fatal(err)
+	}
+	for _, wrong := range [][]string{{"fail", "now"}, {"nonsense"}, {"fail", "-json"}, {}} {
+		if err := Run(context.Background(), pair(t), Command{Args: wrong, Out: io.Discard}); !errors.As(err, &h) || !h.Usage {
+			t.Errorf("%q: %v is no error of the caller's", wrong, err)
+		}
 	}
 }
 

@@ -63,6 +63,7 @@ type request struct {
 
 type done struct {
 	Error string `json:"error,omitempty"`
+	Usage bool   `json:"usage,omitempty"` // the error is in how the command was called
 }
 
 func writeFrame(c net.Conn, t frameType, payload []byte) error {

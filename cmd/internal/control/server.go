@@ -136,7 +136,7 @@ func (s *Server) serve(ctx context.Context, c net.Conn) error {
 	}
 	var d done
 	if err := s.Shell.Run(call); err != nil {
-		d.Error = err.Error()
+		d.Error, d.Usage = err.Error(), errors.Is(err, shell.ErrUsage)
 	}
 	b, err = json.Marshal(d)
 	if err != nil {

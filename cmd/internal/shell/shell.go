@@ -80,6 +80,12 @@ func Usagef(format string, args ...any) error {
 	return fmt.Errorf("%w: %s", ErrUsage, fmt.Sprintf(format, args...))
 }
 
+// A wrongCall is an ErrUsage with all there is to say.
+type wrongCall string
+
+func (e wrongCall) Error() string { return string(e) }
+func (wrongCall) Unwrap() error   { return ErrUsage }
+
 // A Shell is a set of commands.
 type Shell struct {
 	commands []*Command
@@ -130,7 +136,7 @@ func (s *Shell) Run(c *Call) (err error) {
 		switch a {
 		case "-json", "--json":
 			if !cmd.Shows {
-				return fmt.Errorf("%s shows no result, so it takes no -json", cmd.Name)
+				return wrongCall(cmd.Name + " shows no result, so it takes no -json")
 			}
 			c.JSON = true
 		case "-h", "-help", "--help":
@@ -154,12 +160,15 @@ func (s *Shell) Run(c *Call) (err error) {
 	} else {
 		err = cmd.Run(c)
 	}
-	if c.Ctx.Err() != nil && errors.Is(err, context.Canceled) {
-		return fmt.Errorf("%s: cancelled", cmd.Name)
+	if err == context.Canceled {
+		err = fmt.Errorf("%s: %w", cmd.Name, err)
+	}
+	if errors.Is(err, context.Canceled) {
+		return errors.New(strings.ReplaceAll(err.Error(), context.Canceled.Error(), "cancelled"))
 	}
 	if errors.Is(err, ErrUsage) {
-		err = fmt.Errorf("%s: %s\n  usage: %s\n  example: %s", cmd.Name,
-			strings.TrimPrefix(err.Error(), ErrUsage.Error()+": "), cmd.usage(), cmd.Example)
+		err = wrongCall(fmt.Sprintf("%s: %s\n  usage: %s\n  example: %s", cmd.Name,
+			strings.TrimPrefix(err.Error(), ErrUsage.Error()+": "), cmd.usage(), cmd.Example))
 	}
 	return err
 }
@@ -177,7 +186,7 @@ func (c *Command) usage() string {
 
 func (s *Shell) unknown(args []string) error {
 	if len(args) == 0 {
-		return errors.New("no command given; `help` lists them")
+		return wrongCall("no command given; `help` lists them")
 	}
 	var sub []string
 	for _, c := range s.commands {
@@ -186,9 +195,9 @@ func (s *Shell) unknown(args []string) error {
 		}
 	}
 	if sub != nil {
-		return fmt.Errorf("%s needs one of: %s", args[0], strings.Join(sub, ", "))
+		return wrongCall(fmt.Sprintf("%s needs one of: %s", args[0], strings.Join(sub, ", ")))
 	}
-	return fmt.Errorf("unknown command %q; `help` lists them", args[0])
+	return wrongCall(fmt.Sprintf("unknown command %q; `help` lists them", args[0]))
 }
 
 func (s *Shell) help(c *Call) error {

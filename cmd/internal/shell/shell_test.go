@@ -60,7 +60,7 @@ func TestCommandsAnswerAsTextAndJSON(t *testing.T) {
 		{"vm show", "", "usage: vm show NAME [-json]\n  example: vm show a"},
 		{"vm start -json a", "", "takes no -json"},
 		{"stop now", "", "stop: it takes no argument\n  usage: stop\n"},
-		{"stop", "", "stop: cancelled"},
+		{"stop", "", "it went on until cancelled"},
 		{"vm", "", "vm needs one of: show, start"},
 		{"nonsense", "", `unknown command "nonsense"`},
 		{"", "", "no command"},
