@@ -19,7 +19,6 @@ const (
 	constant msrKind = iota // reads as value; writes of anything else are dropped
 	stored                  // one for each processor, holds what is written to its mask
 	register                // of the VCPU
-	absent                  // #GP, as real processors of the model's kind may give; not worth a note
 )
 
 type msrDef struct {
@@ -92,10 +91,12 @@ var msrs = [...]msrDef{
 	{msr: 0xc0010141, name: "OSVW_STATUS", kind: constant},
 	{msr: 0xc0011022, name: "DC_CFG", kind: constant},
 	{msr: 0xc0011023, name: "BU_CFG", kind: constant},
-	{msr: 0xc0010000, name: "PERF_CTL0", kind: absent}, {msr: 0xc0010001, name: "PERF_CTL1", kind: absent},
-	{msr: 0xc0010002, name: "PERF_CTL2", kind: absent}, {msr: 0xc0010003, name: "PERF_CTL3", kind: absent},
-	{msr: 0xc0010004, name: "PERF_CTR0", kind: absent}, {msr: 0xc0010005, name: "PERF_CTR1", kind: absent},
-	{msr: 0xc0010006, name: "PERF_CTR2", kind: absent}, {msr: 0xc0010007, name: "PERF_CTR3", kind: absent},
+	// No CPUID bit tells of these, so every kernel for AMD's processors may touch them: Xen
+	// clears them without care. They count nothing.
+	{msr: 0xc0010000, name: "PERF_CTL0", kind: constant}, {msr: 0xc0010001, name: "PERF_CTL1", kind: constant},
+	{msr: 0xc0010002, name: "PERF_CTL2", kind: constant}, {msr: 0xc0010003, name: "PERF_CTL3", kind: constant},
+	{msr: 0xc0010004, name: "PERF_CTR0", kind: constant}, {msr: 0xc0010005, name: "PERF_CTR1", kind: constant},
+	{msr: 0xc0010006, name: "PERF_CTR2", kind: constant}, {msr: 0xc0010007, name: "PERF_CTR3", kind: constant},
 	{msr: 0xc0011029, name: "DE_CFG", kind: stored, mask: all, value: 1 << 1}, // LFENCE serialises
 }
 
@@ -137,11 +138,8 @@ func (c *cpu) readMSR(msr uint32) (uint64, bool) {
 		c.vm.unknownMSR(c, msr, false)
 		return 0, false
 	}
-	switch d := &msrs[i]; d.kind {
-	case register:
+	if d := &msrs[i]; d.kind == register {
 		return c.v.Get(d.reg), true
-	case absent:
-		return 0, false
 	}
 	return c.msrs[i], true
 }
@@ -174,8 +172,6 @@ func (c *cpu) writeMSR(msr uint32, v uint64) bool {
 			return false
 		}
 		c.msrs[i] = v
-	case absent:
-		return false
 	}
 	return true
 }
