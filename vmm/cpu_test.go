@@ -174,6 +174,17 @@ func TestMSRs(t *testing.T) {
 	if c.stats.badMSR.Load() != 3 || len(vm.Events()) != 1 {
 		t.Errorf("%d counted, told: %v", c.stats.badMSR.Load(), vm.Events())
 	}
+	// A guest that tries them all hears nothing else go by.
+	for msr := range uint32(10 * maxTold) {
+		c.readMSR(0x50000000 + msr)
+	}
+	if n := len(vm.events.told); n > maxTold {
+		t.Errorf("%d registers are remembered", n)
+	}
+	vm.panicked(false)
+	if !vm.events.told[tellPanic] {
+		t.Error("after many unknown registers a panic is not told")
+	}
 	if !c.writeMSR(msrTSC, 1000) {
 		t.Error("the TSC can not be written")
 	}

@@ -47,14 +47,15 @@ const (
 	tellCrashKernel = 6 << 40
 )
 
-// maxTold bounds how many a guest can make us remember.
+// maxTold bounds how many registers a guest can make us remember.
 const maxTold = 256
 
 // first tells whether a message that a guest could repeat for ever is new.
 func (vm *VM) first(key uint64) bool {
 	vm.events.mu.Lock()
 	defer vm.events.mu.Unlock()
-	if vm.events.told[key] || len(vm.events.told) >= maxTold {
+	kind := key &^ 0xffffffff
+	if vm.events.told[key] || len(vm.events.told) >= maxTold && (kind == tellMSR || kind == tellWMSR) {
 		return false
 	}
 	vm.events.told[key] = true
