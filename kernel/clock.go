@@ -22,8 +22,16 @@ func mulShift32(a, b uint64) uint64 {
 // Privileged.
 func Nanotime() int64 { return int64(mulShift32(TSC()-tscBoot, nsMult)) }
 
-// tscAt is the TSC's value at a Nanotime, rounded up.
-func tscAt(ns int64) uint64 { return tscBoot + mulShift32(uint64(ns), tscMult) + 1 }
+// tscAt is the TSC's value at a Nanotime, rounded up. For a time that the TSC can not
+// tell it is the latest that the timer can.
+func tscAt(ns int64) uint64 {
+	hi, lo := bits.Mul64(uint64(ns), tscMult)
+	at := tscBoot + (hi<<32 | lo>>32) + 1
+	if hi>>32 != 0 || at < tscBoot {
+		return 1<<64 - 1
+	}
+	return at
+}
 
 // TSCFrequency is the TSC's rate in Hz, as exactly as is known by now.
 func TSCFrequency() uint64 {

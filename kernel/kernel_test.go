@@ -4,6 +4,7 @@ import (
 	"encoding/hex"
 	"testing"
 	"time"
+	"unsafe"
 )
 
 // TestHeapBudget: the limit never falls below the floor nor below what the heap has,
@@ -72,6 +73,42 @@ func TestTimeConversionGoesBothWays(t *testing.T) {
 		}
 	}
 	tscHz, nsMult, tscMult = 0, 0, 0
+}
+
+func TestTimesTooFarForTheTSCDoNotComeAtOnce(t *testing.T) {
+	defer func() { tscHz, nsMult, tscMult, tscBoot = 0, 0, 0, 0 }()
+	for _, hz := range []uint64{1_000_000, 1_000_000_000, 2_000_000_000, 2_100_000_000, 4_000_000_000} {
+		setTSC(hz)
+		tscBoot = 1 << 40
+		last := uint64(0)
+		for _, ns := range []int64{0, 1, 1e9, 1e17, 1 << 62, forever - 1, forever} {
+			at := tscAt(ns)
+			if at < last || ns >= 1e17 && at < tscBoot+1e13 {
+				t.Errorf("%d Hz: %d ns are at %#x", hz, ns, at)
+			}
+			last = at
+		}
+	}
+}
+
+func TestTimeoutsAreNeverCutOrTurnedRound(t *testing.T) {
+	for _, c := range []struct {
+		s, ns, want int64
+		ok          bool
+	}{
+		{0, 0, 0, true}, {1, 999_999_999, 1_999_999_999, true}, {forever, 0, forever, true}, {forever / second, 999_999_999, forever, true},
+		{-1, 0, 0, false}, {0, -1, 0, false}, {0, second, 0, false},
+	} {
+		ts := [2]int64{c.s, c.ns}
+		if ns, ok := timespec(uintptr(unsafe.Pointer(&ts))); ns != c.want || ok != c.ok {
+			t.Errorf("%d s %d ns: %d, %v", c.s, c.ns, ns, ok)
+		}
+	}
+	for _, c := range [][3]int64{{0, 0, 1}, {5, 0, 5}, {5, 7, 12}, {5, forever, forever}, {5, forever - 5, forever}, {1 << 62, 1 << 62, forever}} {
+		if got := deadline(c[0], c[1]); got != c[2] {
+			t.Errorf("%d ns after %d: %d", c[1], c[0], got)
+		}
+	}
 }
 
 // The trampoline's operands are patched by offset.

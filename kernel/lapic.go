@@ -30,6 +30,7 @@ const (
 // Local APIC registers TamaGo's package does not name (SDM vol. 3, table 11-1).
 const (
 	lapicTPR       = 0x80
+	lapicISR       = 0x100 // first of eight in-service registers
 	lapicIRR       = 0x200 // first of eight interrupt request registers
 	lapicESR       = 0x280
 	lapicLVTError  = 0x370
@@ -128,6 +129,11 @@ func deadlineHolds() bool {
 		}
 	}
 	return true
+}
+
+// inService reports whether the local APIC waits for an EOI of this vector.
+func inService(vector uintptr) bool {
+	return lapicRead(lapicISR+16*uint32(vector/32))>>(vector%32)&1 != 0
 }
 
 func lapicID() uint32 {

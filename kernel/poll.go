@@ -30,9 +30,9 @@ func epollCtl(ep, op, fd, event uintptr) uintptr {
 
 // epollWait waits ms milliseconds, for ever if negative.
 func epollWait(events uintptr, ms int64) uintptr {
-	var deadline int64
+	var end int64
 	if ms > 0 {
-		deadline = after(ms * 1e6)
+		end = after(ms * 1e6)
 	}
 	for {
 		poller.mu.lock()
@@ -46,7 +46,7 @@ func epollWait(events uintptr, ms int64) uintptr {
 			poller.mu.unlock()
 			return 0
 		}
-		if !poller.sleep(0, deadline) {
+		if !poller.sleep(0, end) {
 			return 0
 		}
 	}

@@ -95,6 +95,10 @@ func initRandom() {
 	stir(uint64(wallAt0))
 }
 
+// maxRandom is how much one getrandom answers, with interrupts off: callers expect
+// short reads above 256 bytes (getrandom(2), Notes).
+const maxRandom = 4096
+
 // random fills b.
 func random(b []byte) {
 	for len(b) > 0 {

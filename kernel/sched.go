@@ -62,6 +62,7 @@ type runQueue struct {
 	since int64      // when a spent one ran last, or the first came
 	n     uint32     // all of them
 	fresh uint32     // the woken ones
+	free  uint32     // those that are not pinned here: what others can steal
 }
 
 func (q *runQueue) push(t *thread) {
@@ -75,13 +76,24 @@ func (q *runQueue) push(t *thread) {
 		q.woken.push(t)
 		atomic.StoreUint32(&q.fresh, q.fresh+1)
 	}
+	if t.pin < 0 {
+		atomic.StoreUint32(&q.free, q.free+1)
+	}
 	atomic.StoreUint32(&q.n, q.n+1)
 	q.mu.unlock()
 }
 
+// holds reports whether there is a thread to take, without the lock.
+func (q *runQueue) holds(stealing bool) bool {
+	if stealing {
+		return atomic.LoadUint32(&q.free) != 0
+	}
+	return atomic.LoadUint32(&q.n) != 0
+}
+
 // pop takes the thread that is next; if stealing, one that may run elsewhere.
 func (q *runQueue) pop(stealing bool) *thread {
-	if atomic.LoadUint32(&q.n) == 0 {
+	if !q.holds(stealing) {
 		return nil
 	}
 	q.mu.lock()
@@ -100,6 +112,9 @@ func (q *runQueue) pop(stealing bool) *thread {
 	}
 	if t != nil {
 		atomic.StoreUint32(&q.n, q.n-1)
+		if t.pin < 0 {
+			atomic.StoreUint32(&q.free, q.free-1)
+		}
 		if t.spent {
 			q.since = Nanotime()
 		}
@@ -323,7 +338,7 @@ func idleLoop() {
 		// which haltOnce cannot miss; whoever enqueued before is seen now.
 		atomic.SwapUint32(&c.idling, 1)
 		enterLazy(c)
-		if !workWaits() {
+		if !workWaits(c) {
 			armTimer(c)
 			if atomic.LoadUint32(&pollIdle) != 0 {
 				pollOnce()
@@ -346,17 +361,20 @@ func passOn(c *cpu) {
 		if o == c || atomic.LoadUint32(&o.rq.n) == 0 {
 			continue
 		}
-		if idle := findIdle(); idle != nil && wakeCPU(idle) {
-			return
+		if o.rq.holds(true) {
+			if idle := findIdle(); idle != nil && wakeCPU(idle) {
+				return
+			}
 		}
 		sendIPI(o, vecResched)
 	}
 }
 
-// workWaits reports whether any run queue holds a thread.
-func workWaits() bool {
+// workWaits reports whether c could run a thread that some queue holds. One that is
+// pinned to another CPU is none: an idle CPU would look for it without end.
+func workWaits(c *cpu) bool {
 	for i := uint64(0); i < ncpu; i++ {
-		if atomic.LoadUint32(&cpuAt(i).rq.n) != 0 {
+		if o := cpuAt(i); o.rq.holds(o != c) {
 			return true
 		}
 	}

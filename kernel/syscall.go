@@ -119,8 +119,7 @@ func syscall(f *sysFrame) uintptr {
 	case sysFutex:
 		return futex(f.di, uint32(f.si), uint32(f.dx), f.r10)
 	case sysNanosleep:
-		sleepUntil(after(timespec(f.di) + timerSlack))
-		return 0
+		return nanosleep(f.di)
 	case sysSchedYield:
 		yield()
 		return 0
@@ -186,8 +185,9 @@ func syscall(f *sysFrame) uintptr {
 	case sysSchedGetaffinity:
 		return affinity(f.si, f.dx)
 	case sysGetrandom:
-		random(bytesAt(f.di, f.si))
-		return f.si
+		n := min(f.si, maxRandom)
+		random(bytesAt(f.di, n))
+		return n
 	case sysUname:
 		return uname(f.di)
 	case sysFcntl, sysClose, sysPrctl, sysSetitimer:

@@ -68,11 +68,17 @@ func handleTrap(f *trapFrame, fpu uintptr) {
 	case v >= vecPIC && v < vecPIC+16:
 		picInterrupt(v)
 	default:
-		// Spurious, from the local APIC or a PIC: acknowledging one that is not
-		// in service would acknowledge another.
-		return
+		// Spurious ones are not in service: acknowledging one would acknowledge
+		// another (SDM vol. 3, 11.9). What a device was told wrongly is, and would
+		// hold off all vectors below it.
+		if inService(v) {
+			eoi()
+		}
 	}
 	if f.inHandler() { // the idle thread, which looks for work itself
+		if f.ip == addrHalt() { // and must not sleep over this interrupt: see haltOnce
+			f.ip++
+		}
 		return
 	}
 	answerShootdown()

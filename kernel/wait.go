@@ -42,8 +42,14 @@ func (q *waitQueue) sleep(key uintptr, deadline int64) bool {
 // 20 us, and without slack it would wake fifty thousand times a second.
 const timerSlack = 50_000
 
-// sleepUntil blocks the current thread until the deadline.
-func sleepUntil(deadline int64) { block(this().current(), deadline, nil) }
+func nanosleep(time uintptr) uintptr {
+	ns, ok := timespec(time)
+	if !ok {
+		return errno(einval)
+	}
+	block(this().current(), after(min(ns, forever-timerSlack)+timerSlack), nil)
+	return 0
+}
 
 // block is the common part of sleeping: from the moment the state is blocked,
 // another CPU may make the thread runnable again.
@@ -153,9 +159,13 @@ const (
 func futex(addr uintptr, op, val uint32, timeout uintptr) uintptr {
 	switch op & futexCommand {
 	case futexWait:
-		var deadline int64
+		var end int64
 		if timeout != 0 {
-			deadline = after(timespec(timeout))
+			ns, ok := timespec(timeout)
+			if !ok {
+				return errno(einval)
+			}
+			end = after(ns)
 		}
 		q := futexQueue(addr)
 		q.mu.lock()
@@ -163,7 +173,7 @@ func futex(addr uintptr, op, val uint32, timeout uintptr) uintptr {
 			q.mu.unlock()
 			return errno(eagain)
 		}
-		if !q.sleep(addr, deadline) {
+		if !q.sleep(addr, end) {
 			return errno(etimedout)
 		}
 		return 0
@@ -173,14 +183,30 @@ func futex(addr uintptr, op, val uint32, timeout uintptr) uintptr {
 	return errno(enosys)
 }
 
-// timespec reads a struct timespec as nanoseconds.
-func timespec(a uintptr) int64 { return int64(ld64(a))*1e9 + int64(ld64(a+8)) }
+const (
+	second  = 1_000_000_000
+	forever = 1<<63 - 1 // ns: 292 years
+)
 
-// after is the deadline ns from now; never 0, which means none.
-func after(ns int64) int64 {
-	d := Nanotime() + ns
-	if d < 0 {
-		return 1<<63 - 1
+// timespec reads a struct timespec as nanoseconds, forever if it says more. It reports
+// false for one that Linux refuses too: negative, or a second in the nanoseconds.
+func timespec(a uintptr) (ns int64, ok bool) {
+	s, n := int64(ld64(a)), int64(ld64(a+8))
+	if s < 0 || n < 0 || n >= second {
+		return 0, false
 	}
-	return max(d, 1)
+	if s >= forever/second {
+		return forever, true
+	}
+	return s*second + n, true
 }
+
+// deadline is the time that comes ns after now. It is never 0, which means none.
+func deadline(now, ns int64) int64 {
+	if ns > forever-now {
+		return forever
+	}
+	return max(now+ns, 1)
+}
+
+func after(ns int64) int64 { return deadline(Nanotime(), ns) }

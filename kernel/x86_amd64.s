@@ -228,8 +228,10 @@ TEXT ·pause(SB), NOSPLIT, $0-0
 // func haltOnce()
 //
 // STI takes effect after the next instruction, so that no interrupt comes between
-// the two and leaves the CPU halted.
-TEXT ·haltOnce(SB), NOSPLIT, $0-0
+// the two and leaves the CPU halted. An NMI may come there (SDM vol. 2, STI: it "may"
+// be inhibited), and its return lets an interrupt in before HLT; so handleTrap knows
+// HLT's address, one byte from here.
+TEXT ·haltOnce(SB), NOSPLIT|NOFRAME, $0-0
 	STI
 	HLT
 	CLI
@@ -281,6 +283,7 @@ ADDR(·addrVectors, ·vectors)
 ADDR(·addrRdmsrInsn, ·rdmsrInsn)
 ADDR(·addrWrmsrInsn, ·wrmsrInsn)
 ADDR(·addrMSRFault, ·msrFault)
+ADDR(·addrHalt, ·haltOnce+1)
 ADDR(·pclnTable, runtime·pclntab)
 ADDR(·imageText, runtime·text)
 ADDR(·imageEtext, runtime·etext)

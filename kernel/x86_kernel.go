@@ -113,6 +113,7 @@ func addrVectors() uintptr
 func addrRdmsrInsn() uintptr
 func addrWrmsrInsn() uintptr
 func addrMSRFault() uintptr
+func addrHalt() uintptr
 func pclnTable() uintptr
 func imageText() uintptr
 func imageEtext() uintptr

@@ -26,6 +26,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "testimage is a host image: build it with boot/mkimage -pkg and boot it")
 		os.Exit(2)
 	}
+	runtime.GOMAXPROCS(2*runtime.NumCPU() + 2) // as the host does
 	fmt.Printf("godwit: ready after %v: %s, %d CPUs, TSC %d Hz, %s\n", time.Duration(kernel.Nanotime()), runtime.Version(), runtime.NumCPU(), kernel.TSCFrequency(), time.Now())
 	fmt.Printf("%+v\n", kernel.Memory())
 	o := selftest.Options{Progress: func(l string) { fmt.Println(l) }}
