@@ -36,10 +36,13 @@ func start(info uintptr, magic uintptr) {
 	if why := bootinfo.Parse(bootMemory{}, uint64(info), uint32(magic), &boot); why != "" {
 		fatal(why)
 	}
+	if boot.Truncated {
+		print1("kernel: the boot loader passed more than is kept (128 ranges of memory, 64 modules, 4095 letters of command line); the rest is left out\n")
+	}
 	WriteMSR(msrEFER, ReadMSR(msrEFER)|eferNXE)
 	initMemory()
 	buildTables()
-	addMemory(1<<32, directLimit)
+	addMemory(1<<32, ramTop)
 
 	bsp := newCPU(0, 0)
 	if bsp == nil {
@@ -55,6 +58,7 @@ func start(info uintptr, magic uintptr) {
 	if rsdp = boot.RSDP; rsdp == 0 {
 		rsdp = acpi.FindRSDP(tableMemory{})
 	}
+	findACPIPower()
 	findAPICs()
 	initLAPIC()
 	bsp.apicID = lapicID()
@@ -80,6 +84,9 @@ func findAPICs() {
 	madt.LAPIC = ReadMSR(msrAPICBase) & apicBaseMask
 	if t := acpi.Table(tableMemory{}, rsdp, "APIC", 0); t != nil {
 		acpi.ParseMADT(t, &madt)
+		if madt.Truncated {
+			print1("kernel: the MADT names more than is kept (256 CPUs, 16 I/O APICs, 32 overrides); the rest is left out\n")
+		}
 	} else {
 		print1("kernel: no ACPI MADT: one CPU, and interrupts through the 8259s; devices beyond their 15 lines need MSI\n")
 	}
@@ -89,10 +96,7 @@ func findAPICs() {
 			fatal("cannot map the local APIC")
 		}
 	}
-	for i := range madt.IOAPIC[:madt.NIOAPIC] {
-		a := uint64(madt.IOAPIC[i].Address) &^ (pageSize - 1)
-		mapRange(uintptr(a), a, pageSize, deviceData, pageSize) // two may share a page
-	}
+	mapIOAPICs()
 	maskIOAPICs()
 }
 

@@ -77,8 +77,9 @@ func cmos(reg uint8) uint8 {
 	return In8(0x71)
 }
 
-// readRTC returns the Unix time in ns. TamaGo's rtc package assumes BCD, 24 hours
-// and a century register, and may read across an update, so this is our own.
+// readRTC returns the Unix time in ns, 0 if the clock holds no date. TamaGo's rtc
+// package assumes BCD, 24 hours and a century register, and may read across an update,
+// so this is our own.
 func readRTC() int64 {
 	var a, b [6]uint8
 	regs := [6]uint8{rtcSeconds, rtcMinutes, rtcHours, rtcDay, rtcMonth, rtcYear}
@@ -93,21 +94,34 @@ func readRTC() int64 {
 		}
 		b = a
 	}
-	mode := cmos(rtcB)
+	t, ok := rtcTime(a, cmos(rtcB))
+	if !ok {
+		print1("kernel: the real-time clock holds no date: the wall clock begins in 1970\n")
+	}
+	return t * 1e9
+}
+
+// rtcTime is the Unix time that the registers tell: seconds, minutes, hours, day,
+// month, year of the century, in the mode that register B says.
+func rtcTime(r [6]uint8, mode uint8) (unix int64, ok bool) {
 	num := func(v uint8) int64 {
 		if mode&rtcBinary == 0 {
 			v = v>>4*10 + v&0xf
 		}
 		return int64(v)
 	}
-	hour := num(a[2] &^ rtcPM)
+	hour := num(r[2])
 	if mode&rtc24Hours == 0 {
-		hour %= 12
-		if a[2]&rtcPM != 0 {
+		hour = num(r[2]&^rtcPM) % 12
+		if r[2]&rtcPM != 0 {
 			hour += 12
 		}
 	}
-	return unixDays(2000+num(a[5]), num(a[4]), num(a[3]))*86400e9 + (hour*3600+num(a[1])*60+num(a[0]))*1e9
+	sec, minute, day, month, year := num(r[0]), num(r[1]), num(r[3]), num(r[4]), num(r[5])
+	if sec > 59 || minute > 59 || hour > 23 || day < 1 || day > 31 || month < 1 || month > 12 || year > 99 {
+		return 0, false
+	}
+	return unixDays(2000+year, month, day)*86400 + hour*3600 + minute*60 + sec, true
 }
 
 // unixDays is the number of days from 1970-01-01 to a Gregorian date.

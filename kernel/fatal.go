@@ -9,13 +9,35 @@ import (
 // Reports of what the machine cannot go on after. They use no lock, no memory and no
 // interrupt, and end in what the option panic= says: reboot (the default) or halt.
 
-// stopping is 1 once a report has begun; the other CPUs then halt on the NMI they get.
+// stopping is the number of the CPU that ends the machine, plus 1; 0 while none does.
+// The other CPUs halt on the NMI they get.
 var stopping uint32
 
-// beginReport makes this CPU the only one that runs. Whoever reports second, in a
-// fault inside a report or on another CPU, stops.
+// beginStop makes this CPU the one that ends the machine, or halts if another is. It
+// reports false if this CPU is at that already.
+func beginStop() bool {
+	me := uint32(this().index) + 1
+	if atomic.CompareAndSwapUint32(&stopping, 0, me) {
+		return true
+	}
+	if atomic.LoadUint32(&stopping) != me {
+		haltForever()
+	}
+	return false
+}
+
+var failedReports int
+
+// beginReport makes this CPU the only one that runs. A report that fails itself, by a
+// fault or a machine check, must still end as the operator chose, without a word more
+// than is sure to work.
 func beginReport() {
-	if atomic.SwapUint32(&stopping, 1) != 0 {
+	if !beginStop() {
+		if failedReports++; failedReports == 1 {
+			print1("\ngodwit: fatal: another exception in the middle of this report\n")
+			stop()
+		}
+		resetMachine()
 		haltForever()
 	}
 	stopOthers()
@@ -36,6 +58,7 @@ func stopOthers() {
 
 // endReport shows the log's end, and ends.
 func endReport() {
+	printUnknownCalls()
 	printLastLines(12)
 	stop()
 }
@@ -221,6 +244,7 @@ func exitProgram(status int) {
 			print1("\n")
 			reportFrame(&l.frame, l.addr)
 		}
+		printUnknownCalls()
 		printLinesBefore("panic: ", "fatal error: ", 12)
 	}
 	stop()

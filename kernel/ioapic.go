@@ -69,6 +69,27 @@ func (p *pin) set(masked bool) {
 	ioapicLock.unlock()
 }
 
+// mapIOAPICs maps the controllers that the MADT names, and forgets those that can not
+// be: writing to what is not one would destroy it.
+func mapIOAPICs() {
+	n := 0
+	for _, a := range madt.IOAPIC[:madt.NIOAPIC] {
+		page := uint64(a.Address) &^ (pageSize - 1)
+		if page < 1<<20 || physMapped(page) {
+			print1("kernel: the MADT names an I/O APIC in memory, at ")
+		} else if mapRange(uintptr(page), page, pageSize, deviceData, pageSize); ioapicRead(uintptr(a.Address), ioapicVersion) == 1<<32-1 { // two may share a page
+			print1("kernel: the MADT names an I/O APIC where none answers, at ")
+		} else {
+			madt.IOAPIC[n] = a
+			n++
+			continue
+		}
+		printHex(uint64(a.Address), 8)
+		print1(": it is not used\n")
+	}
+	madt.NIOAPIC = n
+}
+
 // maskIOAPICs silences whatever firmware left enabled.
 func maskIOAPICs() {
 	for i := range madt.IOAPIC[:madt.NIOAPIC] {

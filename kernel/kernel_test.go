@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"encoding/hex"
+	"sync/atomic"
 	"testing"
 	"time"
 	"unsafe"
@@ -58,6 +59,30 @@ func TestUnixDays(t *testing.T) {
 	for d := time.Date(1999, 12, 31, 0, 0, 0, 0, time.UTC); d.Year() < 2101; d = d.AddDate(0, 0, 13) {
 		if got := unixDays(int64(d.Year()), int64(d.Month()), int64(d.Day())); got != d.Unix()/86400 {
 			t.Fatalf("%s is day %d, got %d", d.Format(time.DateOnly), d.Unix()/86400, got)
+		}
+	}
+}
+
+func TestRealTimeClockInEveryMode(t *testing.T) {
+	want := time.Date(2026, 11, 28, 0, 34, 56, 0, time.UTC)
+	for _, c := range []struct {
+		mode  uint8
+		r     [6]uint8
+		hours time.Duration
+	}{
+		{rtc24Hours, [6]uint8{0x56, 0x34, 0x13, 0x28, 0x11, 0x26}, 13},
+		{rtc24Hours | rtcBinary, [6]uint8{56, 34, 23, 28, 11, 26}, 23},
+		{0, [6]uint8{0x56, 0x34, 0x12, 0x28, 0x11, 0x26}, 0},
+		{0, [6]uint8{0x56, 0x34, 0x92, 0x28, 0x11, 0x26}, 12},
+		{rtcBinary, [6]uint8{56, 34, 11 | rtcPM, 28, 11, 26}, 23},
+	} {
+		if got, ok := rtcTime(c.r, c.mode); !ok || got != want.Add(c.hours*time.Hour).Unix() {
+			t.Errorf("mode %d, %x: %s, %v", c.mode, c.r, time.Unix(got, 0).UTC(), ok)
+		}
+	}
+	for _, r := range [][6]uint8{{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, {}, {0, 0, 0, 1, 0x13, 0}, {0, 0, 0x24, 1, 1, 0}} {
+		if got, ok := rtcTime(r, rtc24Hours); ok || got != 0 {
+			t.Errorf("%x passes for a date: %d", r, got)
 		}
 	}
 }
@@ -152,6 +177,21 @@ func TestMostXCR0IsAValueThatXSETBVTakes(t *testing.T) {
 		if got := mostXCR0(c[0]); got != c[1] {
 			t.Errorf("offered %#x: %#x, want %#x", c[0], got, c[1])
 		}
+	}
+}
+
+func TestUnknownSystemCallsAreNotedOnce(t *testing.T) {
+	defer func() { unknownCalls = [numSyscalls / 64]atomic.Uint64{} }()
+	for _, n := range []uintptr{0, 435, numSyscalls - 1} {
+		if !firstUnknown(n) || firstUnknown(n) {
+			t.Errorf("call %d is not new once", n)
+		}
+	}
+	if firstUnknown(1 << 40) {
+		t.Error("numbers beyond the table are told apart")
+	}
+	if got := string(appendUint(make([]byte, 0, 20), 1<<64-1)); got != "18446744073709551615" {
+		t.Error(got)
 	}
 }
 

@@ -19,6 +19,7 @@ var (
 	kernelPages, tablePages, userPages atomic.Uint64
 	physBytes                          atomic.Uint64
 	reservedBytes                      uint64 // image, modules and allocator state
+	ramTop                             uint64 // RAM above is not used
 )
 
 // mapsDirect says which kinds of memory the direct map shows: RAM, and what
@@ -114,10 +115,9 @@ func imageTail() uintptr {
 // initMemory starts the frame allocator with the RAM below 4 GiB, which the boot
 // stub's tables reach.
 func initMemory() {
-	var top uint64
 	for i := range boot.Mem[:boot.NMem] {
 		if r := &boot.Mem[i]; r.Type == bootinfo.RAM {
-			top = max(top, min(r.End, directLimit))
+			ramTop = max(ramTop, min(r.End, directLimit))
 		}
 	}
 	reserve(0, 1<<20) // firmware's; the AP trampoline borrows a page of it
@@ -125,8 +125,30 @@ func initMemory() {
 	for i := range boot.Mod[:boot.NMod] {
 		reserve(boot.Mod[i].Start, boot.Mod[i].End)
 	}
-	size := (frames.StateSize(top) + pageSize - 1) &^ (pageSize - 1)
-	var at uint64
+	size, at := stateSize(ramTop), uint64(0)
+	for at = roomBelow4G(size); at == 0 && ramTop > 1<<32; at = roomBelow4G(size) {
+		ramTop /= 2
+		size = stateSize(ramTop)
+		print1("kernel: no room below 4 GiB to keep account of so much memory; what lies above ")
+		printHex(ramTop, 16)
+		print1(" is not used\n")
+	}
+	if at == 0 {
+		fatal("no room below 4 GiB for the frame allocator's state")
+	}
+	state := bytesAt(direct(at), uintptr(size))
+	clear(state)
+	reserve(at, at+size)
+	ram.Init(directMap, state)
+	addMemory(0, 1<<32)
+}
+
+func stateSize(top uint64) uint64 {
+	return (frames.StateSize(top) + pageSize - 1) &^ (pageSize - 1)
+}
+
+// roomBelow4G finds free RAM below 4 GiB, 0 if there is none.
+func roomBelow4G(size uint64) (at uint64) {
 	for i := range boot.Mem[:boot.NMem] {
 		r := &boot.Mem[i]
 		if r.Type != bootinfo.RAM || at != 0 {
@@ -139,14 +161,7 @@ func initMemory() {
 			}
 		})
 	}
-	if at == 0 {
-		fatal("no room below 4 GiB for the frame allocator's state")
-	}
-	state := bytesAt(direct(at), uintptr(size))
-	clear(state)
-	reserve(at, at+size)
-	ram.Init(directMap, state)
-	addMemory(0, 1<<32)
+	return at
 }
 
 // addMemory gives the allocator the RAM in [from, to).
@@ -195,7 +210,9 @@ func freeFrame(p uint64) {
 		framesLock.lock()
 		for c.npages > len(c.pages)/2 {
 			c.npages--
-			ram.Release(c.pages[c.npages], pageSize)
+			if !ram.Release(c.pages[c.npages], pageSize) {
+				fatal("a page was given back that nobody had")
+			}
 		}
 		framesLock.unlock()
 	}

@@ -22,11 +22,15 @@ type nmiState struct {
 	raised uint32 // 1 until that interrupt is taken
 }
 
-// handleNMI stops this CPU if another reports the machine's end. Any other NMI is
+// handleNMI stops this CPU if another ends the machine. Any other NMI is
 // the hardware's word that something is wrong, or the operator's who presses a
 // button; it is told, and work goes on.
 func handleNMI(c *cpu, f *trapFrame) {
-	if atomic.LoadUint32(&stopping) != 0 {
+	switch atomic.LoadUint32(&stopping) {
+	case 0:
+	case uint32(c.index) + 1:
+		return // this CPU reports the end, and shall get to its own
+	default:
 		haltForever()
 	}
 	n := &c.nmi

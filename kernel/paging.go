@@ -92,11 +92,19 @@ func mapRange(addr uintptr, phys, size uint64, flags uint64, maxPage uint64) boo
 	return true
 }
 
-// mapNew maps fresh zeroed frames at [addr, addr+size).
+// mapNew maps fresh zeroed frames at [addr, addr+size): all, or none if memory ends.
 func mapNew(addr, size uintptr, flags uint64) bool {
-	for end := addr + size; addr < end; addr += pageSize {
+	for a := addr; a < addr+size; a += pageSize {
 		p, ok := allocFrame()
-		if !ok || !mapRange(addr, p, pageSize, flags, pageSize) {
+		if !ok || !mapRange(a, p, pageSize, flags, pageSize) {
+			if ok {
+				freeFrame(p)
+			}
+			for a > addr { // nobody has used these addresses: no TLB knows them
+				a -= pageSize
+				freeFrame(atomic.SwapUint64(entry(a, 1, false), 0) & pteAddr)
+				kernelPages.Add(^uint64(0))
+			}
 			return false
 		}
 		kernelPages.Add(1)

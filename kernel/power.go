@@ -1,7 +1,6 @@
 package kernel
 
 import (
-	"sync/atomic"
 	"unsafe"
 
 	"github.com/usbarmory/tamago/soc/intel/uart"
@@ -10,6 +9,31 @@ import (
 )
 
 // Resetting and switching off, by ACPI where it offers that.
+
+// acpiPower is what ACPI offers. It is looked up at start: mapping a table may need a
+// lock that a CPU which was stopped in the end holds.
+var acpiPower struct {
+	resets     bool
+	resetPort  uint16
+	resetValue uint8
+
+	switchesOff bool
+	pm1a, pm1b  uint16 // PM1 control registers, 0 for none
+	typA, typB  uint8  // what to write there for S5
+}
+
+func findACPIPower() {
+	p := &acpiPower
+	f := acpi.Table(tableMemory{}, rsdp, "FACP", 0)
+	if f == nil {
+		return
+	}
+	p.resetPort, p.resetValue, p.resets = acpi.ResetPort(f)
+	p.pm1a, p.pm1b = acpi.PowerPorts(f)
+	if dsdt := acpi.At(tableMemory{}, acpi.DSDT(f)); dsdt != nil && p.pm1a != 0 {
+		p.typA, p.typB, p.switchesOff = acpi.S5(dsdt)
+	}
+}
 
 // waitSerial lets the last bytes out.
 func waitSerial() {
@@ -23,11 +47,9 @@ func waitSerial() {
 // host that starts on what the last one left in its devices may not come up.
 func resetMachine() {
 	waitSerial()
-	if f := acpi.Table(tableMemory{}, rsdp, "FACP", 0); f != nil {
-		if port, v, ok := acpi.ResetPort(f); ok {
-			Out8(port, v)
-			spinAWhile()
-		}
+	if p := &acpiPower; p.resets {
+		Out8(p.resetPort, p.resetValue)
+		spinAWhile()
 	}
 	Out8(0xcf9, 0x02)
 	Out8(0xcf9, 0x06)
@@ -47,17 +69,12 @@ func spinAWhile() {
 func powerOff() {
 	waitSerial()
 	const slpEn = 1 << 13
-	if f := acpi.Table(tableMemory{}, rsdp, "FACP", 0); f != nil {
-		a, b := acpi.PowerPorts(f)
-		if dsdt := acpi.At(tableMemory{}, acpi.DSDT(f)); dsdt != nil {
-			if typA, typB, ok := acpi.S5(dsdt); ok && a != 0 {
-				Out16(a, uint16(typA)<<10|slpEn)
-				if b != 0 {
-					Out16(b, uint16(typB)<<10|slpEn)
-				}
-				spinAWhile()
-			}
+	if p := &acpiPower; p.switchesOff {
+		Out16(p.pm1a, uint16(p.typA)<<10|slpEn)
+		if p.pm1b != 0 {
+			Out16(p.pm1b, uint16(p.typB)<<10|slpEn)
 		}
+		spinAWhile()
 	}
 	for i := range len(bochsShutdown) {
 		Out8(0x8900, bochsShutdown[i])
@@ -69,9 +86,7 @@ const bochsShutdown = "Shutdown"
 
 // The three below stop the other CPUs first, so that nobody disturbs the end.
 func lastRites() {
-	if atomic.SwapUint32(&stopping, 1) != 0 {
-		haltForever()
-	}
+	beginStop()
 	stopOthers()
 	drainSerial(true)
 	flushLog()

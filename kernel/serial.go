@@ -67,11 +67,26 @@ var (
 	txRing   [64 << 10]byte
 )
 
-// putc writes one character, waiting for the transmitter at most some milliseconds
-// so that a machine without COM1 still runs.
+// txPatience is how many times putc looks for room: for a second or two, and once that
+// was in vain hardly at all until there is room again. Else a UART that hangs would hold
+// up a report of thousands of letters, and the reboot after it, for an hour.
+var txPatience = txMost
+
+const (
+	txMost  = 2_000_000
+	txLeast = 20
+)
+
+// putc writes one character, waiting for the transmitter for a bounded time so that a
+// machine without COM1 still runs.
 func putc(c byte) {
-	for i := 0; i < 20000 && In8(com1.Base+uart.LSR)&(1<<uart.LSR_THRE) == 0; i++ {
+	for i := 0; In8(com1.Base+uart.LSR)&(1<<uart.LSR_THRE) == 0; i++ {
+		if i >= txPatience {
+			txPatience = txLeast
+			return
+		}
 	}
+	txPatience = txMost
 	Out8(com1.Base+uart.THR, c)
 }
 

@@ -145,8 +145,6 @@ func syscall(f *sysFrame) uintptr {
 		return mprotect(f.di, f.si, uint32(f.dx))
 	case sysMadvise:
 		return madvise(f.di, f.si, uint32(f.dx))
-	case sysMincore:
-		return errno(enosys)
 	case sysClone:
 		return clone(f)
 	case sysExit:
@@ -196,7 +194,10 @@ func syscall(f *sysFrame) uintptr {
 		return errno(enoent)
 	case sysSocket:
 		return errno(eafnosupport)
+	case sysFstat, sysMincore, sysTimerCreate, sysTimerSettime, sysTimerDelete, sysPipe2, sysPrlimit64:
+		return errno(enosys) // the program asks, and does without
 	}
+	noteUnknownCall(f.ax)
 	return errno(enosys)
 }
 

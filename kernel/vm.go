@@ -35,9 +35,11 @@ func inUser(addr, size uintptr) bool {
 
 // mmap answers the system call of that name, for anonymous memory.
 func mmap(addr, size uintptr, prot, flags uint32, fd int32) uintptr {
-	size = pageUp(size)
 	if size == 0 || flags&mapAnon == 0 || fd >= 0 {
 		return errno(einval)
+	}
+	if size = pageUp(size); size == 0 {
+		return errno(enomem)
 	}
 	if flags&mapFixed != 0 {
 		if addr%pageSize != 0 || !inUser(addr, size) {
@@ -91,11 +93,11 @@ func madvise(addr, size uintptr, advice uint32) uintptr {
 	if advice != madvDontNeed && advice != madvFree {
 		return 0 // advice about large pages and the like may be ignored
 	}
-	size = pageUp(size)
-	if addr%pageSize != 0 || !inUser(addr, size) {
+	whole := pageUp(size)
+	if whole < size || addr%pageSize != 0 || !inUser(addr, whole) {
 		return errno(einval)
 	}
-	dropPages(addr, addr+size)
+	dropPages(addr, addr+whole)
 	return 0
 }
 

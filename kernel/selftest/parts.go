@@ -28,6 +28,7 @@ var parts = []part{
 	{name: "preempt", start: startPreempt, single: true},
 	{name: "faults", start: startFaults},
 	{name: "memory", start: startMemory},
+	{name: "calls", start: startCalls, single: true},
 	{name: "unmap", start: startUnmap, single: true},
 	{name: "threads", start: startThreads, single: true},
 	{name: "random", start: startRandom, single: true},

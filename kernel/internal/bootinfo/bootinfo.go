@@ -72,13 +72,18 @@ var le = binary.LittleEndian
 // what is wrong; out then holds what could be read.
 func Parse(mem Memory, addr uint64, magic uint32, out *Info) string {
 	out.Magic = magic
+	why := "unknown boot magic"
 	switch magic {
 	case MagicMultiboot:
-		return parseMultiboot(mem, addr, out)
+		why = parseMultiboot(mem, addr, out)
 	case MagicPVH:
-		return parsePVH(mem, addr, out)
+		why = parsePVH(mem, addr, out)
 	}
-	return "unknown boot magic"
+	if why != "" {
+		return why
+	}
+	out.settle()
+	return out.checkRAM()
 }
 
 // Multiboot information: flags and offsets of table 3.3.
@@ -138,7 +143,7 @@ func parseMultiboot(mem Memory, addr uint64, out *Info) string {
 		out.addRange(0, 640<<10, RAM)
 		out.addRange(1<<20, uint64(le.Uint32(b[mbMemUpper:]))<<10, RAM)
 	}
-	return out.checkRAM()
+	return ""
 }
 
 // hvm_start_info, version 1 (version 0 has no memory map).
@@ -190,7 +195,7 @@ func parsePVH(mem Memory, addr uint64, out *Info) string {
 		}
 		out.addRange(le.Uint64(e), le.Uint64(e[8:]), le.Uint32(e[16:]))
 	}
-	return out.checkRAM()
+	return ""
 }
 
 func (i *Info) checkRAM() string {
