@@ -210,6 +210,10 @@ func InterruptSelf() { sendIPI(this(), vecKick) }
 // deadline, the end of the current thread's slice if others wait, a guest's timer.
 // A timer that is set for earlier is left alone: it comes, and sets itself anew.
 func armTimer(c *cpu) {
+	armTimerFor(c, c.cur != c.idle && atomic.LoadUint32(&c.rq.n) != 0)
+}
+
+func armTimerFor(c *cpu, sliceEnd bool) {
 	want := c.guestTimer
 	c.tqLock.lock()
 	e, ok := c.tq.First()
@@ -217,7 +221,7 @@ func armTimer(c *cpu) {
 	if ok {
 		want = earlier(want, tscAt(e.Deadline))
 	}
-	if c.cur != c.idle && atomic.LoadUint32(&c.rq.n) != 0 {
+	if sliceEnd {
 		want = earlier(want, tscAt(c.switchedAt+slice))
 	}
 	if want != 0 && (c.armed == 0 || want < c.armed) {
@@ -261,8 +265,13 @@ func timerInterrupt(c *cpu) {
 	if c.guestTimer != 0 && TSC() >= c.guestTimer {
 		c.guestTimer = 0
 	}
-	expire(c, Nanotime())
-	armTimer(c)
+	now := Nanotime()
+	expire(c, now)
+	if now-c.switchedAt < slice {
+		armTimer(c)
+	} else { // preempt comes next, and a timer set for the past would come once more
+		armTimerFor(c, false)
+	}
 }
 
 // SetTimer makes a timer interrupt hit this CPU at or before host TSC value tsc; 0

@@ -138,7 +138,8 @@ func pick(c *cpu) *thread {
 }
 
 // chooseCPU says where a thread that became runnable should go: where it may; where
-// it was, if that CPU is idle; any idle CPU; where it was.
+// it was, if that CPU is idle; any idle CPU; where it was, if not many more wait there
+// than elsewhere.
 func chooseCPU(t *thread) *cpu {
 	if t.pin >= 0 {
 		return cpuAt(uint64(t.pin))
@@ -150,7 +151,7 @@ func chooseCPU(t *thread) *cpu {
 	if c := findIdle(); c != nil {
 		return c
 	}
-	return last
+	return shorter(last)
 }
 
 func findIdle() *cpu {
@@ -163,22 +164,42 @@ func findIdle() *cpu {
 	return nil
 }
 
+// shorter is c, or a CPU where at least two threads fewer wait. Only idle CPUs steal, so
+// without it some CPUs would share their time among many and others run but one, for as
+// long as nobody sleeps.
+func shorter(c *cpu) *cpu {
+	best, least := c, atomic.LoadUint32(&c.rq.n)
+	if least < 2 {
+		return c
+	}
+	least--
+	for i := uint64(1); i < ncpu; i++ {
+		o := cpuAt((c.index + i) % ncpu)
+		if n := atomic.LoadUint32(&o.rq.n); n < least {
+			best, least = o, n
+		}
+	}
+	return best
+}
+
 // enqueue puts a runnable thread, which no CPU is on, into c's queue and sees to it
-// that somebody looks there.
+// that somebody looks there. If c is busy its timer is set for the end of the slice,
+// even if an idle CPU is told to steal: one that an emulator shares out may be long in
+// coming, and may find something else.
 func enqueue(c *cpu, t *thread) {
 	c.rq.push(t)
 	if wakeCPU(c) {
 		return
 	}
 	if t.pin < 0 {
-		if idle := findIdle(); idle != nil && wakeCPU(idle) { // it will steal
-			return
+		if idle := findIdle(); idle != nil {
+			wakeCPU(idle)
 		}
 	}
 	if c == this() {
 		armTimer(c)
 	} else {
-		sendIPI(c, vecResched) // so that c arms its timer for the slice's end
+		sendIPI(c, vecResched) // so that c arms its timer
 	}
 }
 
@@ -193,16 +214,14 @@ func wakeCPU(c *cpu) bool {
 	return true
 }
 
-// ready makes runnable a thread whose state the caller has just changed from
-// blocked to runnable. The thread may still be on its way off its CPU, which waits
-// for nobody while it is; so only a running thread may call ready, never one that
-// is leaving its CPU itself.
+// ready makes runnable a thread whose state the caller has just changed from blocked to
+// runnable. If the thread is still on its way off its CPU, that CPU does it, and nobody
+// waits.
 func ready(t *thread) {
-	for atomic.LoadUint32(&t.onCPU) != 0 {
-		relax()
+	if !atomic.CompareAndSwapUint32(&t.onCPU, 1, 2) {
+		t.spent = false
+		enqueue(chooseCPU(t), t)
 	}
-	t.spent = false
-	enqueue(chooseCPU(t), t)
 }
 
 // schedule leaves a thread that blocked or died; it returns when a blocked one goes
@@ -275,17 +294,17 @@ func finishSwitch() {
 	prev := (*thread)(ptr(c.prev))
 	requeue := c.requeue
 	dead := atomic.LoadUint32(&prev.state) == threadDead
-	atomic.StoreUint32(&prev.onCPU, 0)
+	woken := atomic.SwapUint32(&prev.onCPU, 0) == 2
 	c.switchedAt = Nanotime()
 	switch {
 	case dead:
 		freeThread(prev)
+	case woken:
+		ready(prev)
+	case requeue && prev.pin >= 0:
+		enqueue(cpuAt(uint64(prev.pin)), prev)
 	case requeue:
-		if prev.pin >= 0 && uint64(prev.pin) != c.index {
-			enqueue(cpuAt(uint64(prev.pin)), prev)
-		} else {
-			enqueue(c, prev)
-		}
+		enqueue(shorter(c), prev)
 	}
 	if c.cur != c.idle && atomic.LoadUint32(&c.rq.n) != 0 {
 		armTimer(c)
@@ -352,21 +371,15 @@ func idleLoop() {
 }
 
 // passOn is for a CPU that was idle and has found a thread, maybe not the one that it
-// was woken for: enqueue set no timer for that one, on the word that this CPU would
-// come and steal it. So another idle CPU is sent, or the one where it waits is told to
-// end its current thread's slice; else it might wait there until something blocks.
+// was woken for: that one is for the next idle CPU.
 func passOn(c *cpu) {
 	for i := range ncpu {
-		o := cpuAt(i)
-		if o == c || atomic.LoadUint32(&o.rq.n) == 0 {
-			continue
-		}
-		if o.rq.holds(true) {
-			if idle := findIdle(); idle != nil && wakeCPU(idle) {
-				return
+		if o := cpuAt(i); o != c && o.rq.holds(true) {
+			if idle := findIdle(); idle != nil {
+				wakeCPU(idle)
 			}
+			return
 		}
-		sendIPI(o, vecResched)
 	}
 }
 

@@ -40,7 +40,7 @@ const (
 type thread struct {
 	id    uint32
 	state uint32
-	onCPU uint32 // 1 while a CPU uses its kernel stack
+	onCPU uint32 // 1 while a CPU uses its kernel stack; 2: and shall call ready when it does no more
 
 	lastCPU uint32
 	pin     int32   // the only CPU it may run on, -1 for any

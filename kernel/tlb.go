@@ -11,8 +11,8 @@ var (
 )
 
 // shootdown returns when no CPU holds a translation of the runtime's memory that
-// was removed before the call. Interrupts are off; no lock but a wait queue's may
-// be held.
+// was removed before the call. Interrupts are off, no lock is held, and the current
+// thread, which is in a system call, may go on on another CPU.
 func shootdown() {
 	n := shootdowns.Add(1)
 	me := this()
@@ -25,11 +25,29 @@ func shootdown() {
 			sendIPI(c, vecFlush)
 		}
 	}
+	spins := 0
 	for i := uint64(0); i < ncpu; i++ {
-		c := cpuAt(i)
-		for c != me && !answered(c, n) {
-			relax()
+		for c := cpuAt(i); !answered(c, n); spins++ {
+			relax() // also answers for this CPU, should it be another by now
+			if spins >= answerSpins {
+				meanwhile()
+			}
 		}
+	}
+}
+
+// answerSpins is how often an answer is looked for before other work is: some
+// microseconds, in which processors that run do answer.
+const answerSpins = 100
+
+// meanwhile runs whoever waits for this CPU while the current thread waits for others.
+// A CPU that an emulator shares out may take long to answer an interrupt: seconds were
+// seen, in which here neither timers nor woken threads came to their turn.
+func meanwhile() {
+	c := this()
+	expire(c, Nanotime())
+	if atomic.LoadUint32(&c.rq.n) != 0 {
+		yield()
 	}
 }
 
