@@ -55,23 +55,12 @@ func validRSDP(mem Memory, p uint64) bool {
 	return b != nil && string(b[:8]) == rsdpSig && sum(b) == 0
 }
 
-// Table returns the n-th table (from 0) with the given signature, or nil. The
-// XSDT is used where the RSDP names one, else the RSDT.
+// Table returns the n-th table (from 0) with the given signature, or nil.
 func Table(mem Memory, rsdp uint64, sig string, n int) []byte {
-	if rsdp == 0 || len(sig) != 4 || !validRSDP(mem, rsdp) {
+	if len(sig) != 4 {
 		return nil
 	}
-	r := mem.Bytes(rsdp, 20)
-	root, width := uint64(le.Uint32(r[16:])), uint64(4)
-	if r[15] >= 2 {
-		if r = mem.Bytes(rsdp, 36); r != nil && sum(r) == 0 && le.Uint64(r[24:]) != 0 {
-			root, width = le.Uint64(r[24:]), 8
-		}
-	}
-	t := At(mem, root)
-	if t == nil {
-		return nil
-	}
+	t, width := root(mem, rsdp)
 	for o := uint64(headerSize); o+width <= uint64(len(t)); o += width {
 		a := uint64(le.Uint32(t[o:]))
 		if width == 8 {
@@ -88,6 +77,26 @@ func Table(mem Memory, rsdp uint64, sig string, n int) []byte {
 		return At(mem, a)
 	}
 	return nil
+}
+
+// root returns the table of tables and how wide its addresses are: the XSDT where the
+// RSDP names one and it is sound, else the RSDT, else nil.
+func root(mem Memory, rsdp uint64) (t []byte, width uint64) {
+	if rsdp == 0 || !validRSDP(mem, rsdp) {
+		return nil, 8
+	}
+	r := mem.Bytes(rsdp, 20)
+	if r[15] >= 2 { // revision
+		if x := mem.Bytes(rsdp, 36); x != nil && sum(x) == 0 {
+			if t := At(mem, le.Uint64(x[24:])); t != nil && string(t[:4]) == "XSDT" {
+				return t, 8
+			}
+		}
+	}
+	if t := At(mem, uint64(le.Uint32(r[16:]))); t != nil && string(t[:4]) == "RSDT" {
+		return t, 4
+	}
+	return nil, 8
 }
 
 // At returns the table at a physical address if its length and checksum are good.

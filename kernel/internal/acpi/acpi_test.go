@@ -64,6 +64,28 @@ func TestTablesAreFoundFromTheBIOSArea(t *testing.T) {
 	}
 }
 
+func TestABrokenXSDTLeavesTheRSDT(t *testing.T) {
+	m := firmware()
+	rsdp := m[0xf5b00:]
+	rsdp[15] = 2
+	le.PutUint32(rsdp[20:], 36)
+	le.PutUint64(rsdp[24:], 0x4000)
+	rsdp[8] -= sum(rsdp[:20])
+	rsdp[32] -= sum(rsdp[:36])
+	copy(m[0x4000:], table("XSDT", []byte{0, 0x30, 0, 0, 0, 0, 0, 0}))
+	if Table(m, 0xf5b00, "APIC", 0) != nil || Table(m, 0xf5b00, "HPET", 0) == nil {
+		t.Error("the XSDT is not what counts")
+	}
+	m[0x4020]++
+	if Table(m, 0xf5b00, "APIC", 0) == nil {
+		t.Error("no table without the XSDT")
+	}
+	m[0x1020]++
+	if Table(m, 0xf5b00, "APIC", 0) != nil {
+		t.Error("a table from a broken RSDT")
+	}
+}
+
 func TestMADT(t *testing.T) {
 	var m MADT
 	if !ParseMADT(table("APIC", madtBody()), &m) {
