@@ -19,8 +19,8 @@ type Compaction struct {
 }
 
 // Compact makes the file as short as it can, while requests go on: blocks that hold
-// only zeroes lose their place, blocks at the file's end move into free space before
-// them, the end is cut off, and what is free in between is trimmed. Progress, if it
+// only zeroes lose their place, what lies at the file's end moves into free space before
+// it, the end is cut off, and what is free in between is trimmed. Progress, if it
 // is not nil, is called now and then, by this goroutine. When ctx ends, Compact ends
 // between two moves: the image is whole, and what was gained stays.
 func (im *Image) Compact(ctx context.Context, progress func(Compaction)) (c Compaction, err error) {
@@ -181,10 +181,14 @@ func (im *Image) dropZeroes(n uint64, buf []byte) (freed bool, err error) {
 // A tenant is something that has a place in the file and can have another.
 type tenant struct {
 	off, n int64
-	index  uint64 // of its BAT entry; noEntry for the BAT itself
+	index  uint64 // of its BAT entry, or one of these
 }
 
-const noEntry = ^uint64(0)
+const (
+	tenantBAT = ^uint64(0) - iota
+	tenantMetadata
+	tenantLog
+)
 
 // maxTenants bounds what one pass of a compaction holds in memory: a megabyte or two.
 const maxTenants = 32768
@@ -195,16 +199,25 @@ const maxTenants = 32768
 func (im *Image) highest() (ts []tenant, bytes int64, err error) {
 	err = im.step(func() error {
 		floor := im.space.packed()
+		fixed := []tenant{{im.j.off, im.j.length, tenantLog}}
 		for _, r := range im.regions {
-			end := int64(r.Offset) + int64(r.Length)
-			switch {
-			case r.ID != regionBAT:
-				floor = max(floor, end) // it stays where it is
-			case end > floor:
-				ts = append(ts, tenant{int64(r.Offset), int64(r.Length), noEntry})
+			t := tenant{int64(r.Offset), int64(r.Length), tenantBAT}
+			switch r.ID {
+			case regionMetadata:
+				t.index = tenantMetadata
+			case regionBAT:
+			default: // somebody else's: it stays where it is
+				floor = max(floor, t.off+t.n)
+				continue
+			}
+			fixed = append(fixed, t)
+		}
+		for _, t := range fixed {
+			if t.off+t.n > floor {
+				ts = append(ts, t)
+				bytes += t.n
 			}
 		}
-		floor = max(floor, im.j.off+im.j.length)
 		down := func(a, b tenant) int {
 			if a.off > b.off {
 				return -1
@@ -268,8 +281,12 @@ func (im *Image) moveDown(ctx context.Context, ts []tenant, buf []byte, c *Compa
 		room := true
 		err := im.step(func() (err error) {
 			switch {
-			case t.index == noEntry:
+			case t.index == tenantBAT:
 				done, room, err = im.lowerBAT(ctx, t)
+			case t.index == tenantMetadata:
+				done, room, err = im.lower(t, im.moveMetadata)
+			case t.index == tenantLog:
+				done, room, err = im.lower(t, im.moveLog)
 			case t.index >= im.g.entries: // the disk is smaller now
 			case im.isBitmap(t.index):
 				done, room, err = im.lowerBitmap(t)
@@ -430,6 +447,18 @@ func (im *Image) lowerBAT(ctx context.Context, t tenant) (done int64, room bool,
 		return 0, room, err
 	}
 	if err := im.moveBAT(ctx, off, t.n, c); err != nil {
+		return 0, true, err
+	}
+	return t.n, true, nil
+}
+
+// lower gives t a place before it, which move takes.
+func (im *Image) lower(t tenant, move func(off int64) error) (done int64, room bool, err error) {
+	off, _, room, err := im.space.allocBelow(t.n, t.off)
+	if err != nil || !room {
+		return 0, room, err
+	}
+	if err := move(off); err != nil {
 		return 0, true, err
 	}
 	return t.n, true, nil

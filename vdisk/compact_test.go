@@ -105,8 +105,9 @@ func TestCompactionShortensTheFileAndKeepsTheDisk(t *testing.T) {
 	}
 }
 
-// Everything that can have another place gets one: payload, a sector bitmap, the BAT.
-func TestCompactionMovesTheBATAndSectorBitmaps(t *testing.T) {
+// Everything that can have another place gets one: payload, a sector bitmap, the BAT,
+// the metadata, the log.
+func TestCompactionMovesAllThatCanHaveAnotherPlace(t *testing.T) {
 	ctx := context.Background()
 	parent, b := NewMemory(), NewMemory()
 	if err := Create(parent, CreateOptions{Size: 8 * mib, BlockSize: mib}); err != nil {
@@ -147,6 +148,23 @@ func TestCompactionMovesTheBATAndSectorBitmaps(t *testing.T) {
 	if err := im.moveBAT(ctx, off, mib, c); err != nil { // to the file's end
 		t.Fatal(err)
 	}
+	md, _ := findRegion(im.regions, regionMetadata)
+	var ends [2]int64
+	for i := range ends {
+		if ends[i], _, err = im.space.alloc(mib); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, move := range []func(int64) error{im.moveMetadata, im.moveLog} {
+		if err := im.step(func() error { return move(ends[i]) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	log := im.j.off
+	if now, _ := findRegion(im.regions, regionMetadata); now.Offset <= md.Offset || log <= int64(now.Offset) || log <= off {
+		t.Fatalf("the metadata is at %#x, the log at %#x: neither moved to the end", now.Offset, log)
+	}
+	compare(t, im, m)
 	if err := im.Trim(0, 3*mib); err != nil {
 		t.Fatal(err)
 	}

@@ -120,10 +120,32 @@ var shortOps = []struct {
 		})
 		return errors.Join(err, werr)
 	}},
+	{"move the log", func(im *Image, s *shortRun) error { return s.displace(im, im.j.length, im.moveLog) }},
+	{"move the metadata", func(im *Image, s *shortRun) error {
+		md, _ := findRegion(im.regions, regionMetadata)
+		return s.displace(im, int64(md.Length), im.moveMetadata)
+	}},
+}
+
+// displace gives something another place.
+func (s *shortRun) displace(im *Image, n int64, move func(off int64) error) error {
+	return im.step(func() error {
+		off, _, err := im.space.alloc(n)
+		if errors.Is(err, ErrNoSpace) {
+			return errSkip
+		}
+		if err != nil {
+			return err
+		}
+		if err := im.begin(false); err != nil {
+			return err
+		}
+		return move(off)
+	})
 }
 
 // shortPrefixes are what happens before the runs.
-var shortPrefixes = [][]int{nil, {0, 2, 5, 3, 5}, {9, 8, 0, 5, 3}, {0, 2, 13, 5, 3}}
+var shortPrefixes = [][]int{nil, {0, 2, 5, 3, 5}, {9, 8, 0, 5, 3}, {0, 2, 13, 5, 3}, {0, 2, 15, 16, 5, 3}}
 
 var errSkip = errors.New("not here")
 

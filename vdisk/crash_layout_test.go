@@ -186,7 +186,7 @@ func layoutCrashes(t *testing.T, seed uint64) (states int) {
 	}
 	for i := range 50 {
 		var err error
-		switch op := rng.IntN(12); {
+		switch op := rng.IntN(14); {
 		case op < 2:
 			err = r.resize(im, mib/2+rng.Int64N((layoutMax-mib/2)/4096)*4096)
 		case op == 2:
@@ -204,6 +204,21 @@ func layoutCrashes(t *testing.T, seed uint64) (states int) {
 					return err
 				}
 				return im.moveBAT(context.Background(), off, mib, c)
+			})
+		case op < 6:
+			err = im.step(func() error {
+				n, move := im.j.length, im.moveLog
+				if md, _ := findRegion(im.regions, regionMetadata); op == 5 {
+					n, move = int64(md.Length), im.moveMetadata
+				}
+				off, _, err := im.space.alloc(n)
+				if err == nil {
+					err = im.begin(false)
+				}
+				if err == nil {
+					err = move(off)
+				}
+				return err
 			})
 		default:
 			err = r.request(im)

@@ -175,20 +175,9 @@ func (im *Image) moveItems(next []item, md region) error {
 	if _, err := im.b.WriteAt(b, off); err != nil {
 		return undo(fmt.Errorf("vdisk: metadata at %#x: %w", off, err))
 	}
-	regions := slices.Clone(im.regions)
-	for i := range regions {
-		if regions[i].ID == regionMetadata {
-			regions[i].Offset, regions[i].Length = uint64(off), uint32(len(b))
-		}
-	}
-	table := encodeRegions(regions)
-	old := make([]byte, regionTableSize)
-	var w []logWrite
-	for _, at := range []int64{regionOffset1, regionOffset2} {
-		if _, err := im.b.ReadAt(old, at); err != nil {
-			return undo(fmt.Errorf("vdisk: region table at %#x: %w", at, err))
-		}
-		w = append(w, changedPages(old, table, at)...)
+	regions, w, err := im.withRegion(regionMetadata, off, int64(len(b)))
+	if err != nil {
+		return undo(err)
 	}
 	if err := im.logGroups(true, true, w); err != nil {
 		return err

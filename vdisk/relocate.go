@@ -4,9 +4,11 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 )
 
-// Moving what the file needs to be understood: the BAT and sector bitmaps. What lies
+// Moving what the file needs to be understood: the BAT, sector bitmaps, the metadata and
+// the log itself. What lies
 // in a page is in the log until the tail has passed it, and a replay writes it where
 // it was; so an old place is free only when an entry behind the one that moved it is
 // the oldest that a replay would read.
@@ -151,21 +153,9 @@ func (im *Image) moveBAT(ctx context.Context, off, length int64, c content) (err
 		if err := im.j.flush(im.space.fileEnd()); err != nil {
 			return err
 		}
-		rs := append([]region(nil), im.regions...)
-		for i := range rs {
-			if rs[i].ID == regionBAT {
-				rs[i].Offset, rs[i].Length = uint64(off), uint32(length)
-			}
-		}
-		// Both copies of the region table change in the entry (2.2.3).
-		table := encodeRegions(rs)
-		var writes []logWrite
-		for _, copyAt := range []int64{regionOffset1, regionOffset2} {
-			was := make([]byte, regionTableSize)
-			if _, err := im.b.ReadAt(was, copyAt); err != nil {
-				return fmt.Errorf("vdisk: region table at %#x: %w", copyAt, err)
-			}
-			writes = append(writes, changedPages(was, table, copyAt)...)
+		rs, writes, err := im.withRegion(regionBAT, off, length)
+		if err != nil {
+			return err
 		}
 		if err := im.logged(writes); err != nil {
 			return err
@@ -184,6 +174,92 @@ func (im *Image) moveBAT(ctx context.Context, off, length int64, c content) (err
 	}
 	if err == nil {
 		im.space.giveBack(int64(bat.Offset), int64(bat.Length))
+	}
+	return err
+}
+
+// withRegion is the list of regions with one of them elsewhere, and what must be logged
+// for that: both copies of the region table change in one entry (2.2.3).
+func (im *Image) withRegion(id GUID, off, length int64) (rs []region, writes []logWrite, err error) {
+	rs = slices.Clone(im.regions)
+	for i := range rs {
+		if rs[i].ID == id {
+			rs[i].Offset, rs[i].Length = uint64(off), uint32(length)
+		}
+	}
+	table, was := encodeRegions(rs), make([]byte, regionTableSize)
+	for _, at := range []int64{regionOffset1, regionOffset2} {
+		if _, err := im.b.ReadAt(was, at); err != nil {
+			return nil, nil, fmt.Errorf("vdisk: region table at %#x: %w", at, err)
+		}
+		writes = append(writes, changedPages(was, table, at)...)
+	}
+	return rs, writes, nil
+}
+
+// moveMetadata moves the metadata as it is to a place that was allocated for it. In an
+// error nothing has moved. reshape is held, so nobody else changes it.
+func (im *Image) moveMetadata(off int64) (err error) {
+	md, _ := findRegion(im.regions, regionMetadata)
+	from, length := int64(md.Offset), int64(md.Length)
+	switched := false
+	defer func() {
+		if !switched {
+			im.space.putBack(off, length)
+		}
+	}()
+	buf := make([]byte, mib)
+	for at := int64(0); at < length; at += mib {
+		n, err := im.b.ReadAt(buf, from+at)
+		if err != nil && err != io.EOF {
+			return fmt.Errorf("vdisk: metadata at %#x: %w", from+at, err)
+		}
+		clear(buf[n:])
+		if _, err := im.b.WriteAt(buf, off+at); err != nil {
+			return fmt.Errorf("vdisk: metadata at %#x: %w", off+at, err)
+		}
+	}
+	rs, writes, err := im.withRegion(regionMetadata, off, length)
+	if err != nil {
+		return err
+	}
+	switched = true // or nobody knows
+	if err := im.logGroups(true, true, writes); err != nil {
+		return err
+	}
+	im.regions = rs
+	im.space.giveBack(from, length)
+	return nil
+}
+
+// moveLog moves the log to a place that was allocated for it: it is retired, and the
+// headers name its new place before a first entry is written there. reshape is held.
+func (im *Image) moveLog(off int64) error {
+	was := im.j.off
+	err := im.exclusively(func() error {
+		if err := im.flush(); err != nil {
+			return err
+		}
+		// What the log holds is in place, and the file is as long as the headers
+		// will say.
+		header := im.headerNow()
+		if err := im.j.flush(im.space.fileEnd()); err != nil {
+			return err
+		}
+		im.hdrMu.Lock()
+		defer im.hdrMu.Unlock()
+		im.flushedSince(header)
+		h := im.hdr
+		h.LogGUID, h.LogOffset = GUID{}, uint64(off)
+		if err := im.writeHeaders(h, false); err != nil {
+			return err
+		}
+		im.j.off, im.j.guid, im.j.named = off, GUID{}, false
+		im.j.live, im.j.applied = nil, 0
+		return nil
+	})
+	if err == nil {
+		im.space.giveBack(was, im.j.length)
 	}
 	return err
 }
