@@ -41,30 +41,9 @@ func New(tty io.ReadWriter, sh *shell.Shell) *Console {
 	c.term = term.NewTerminal(struct {
 		io.Reader
 		io.Writer
-	}{editKeys{c.keys}, tty}, "")
+	}{&editKeys{r: c.keys}, tty}, "")
 	c.term.AutoCompleteCallback = c.complete
 	return c
-}
-
-// editKeys turns ^C into "forget this line" and ^D into nothing: a serial
-// console has no end.
-type editKeys struct{ r io.Reader }
-
-func (e editKeys) Read(p []byte) (int, error) {
-	// One key becomes two, so take only what surely fits.
-	n, err := e.r.Read(p[:max(1, len(p)/2)])
-	in := append(make([]byte, 0, 256), p[:n]...)
-	out := p[:0]
-	for _, b := range in {
-		switch {
-		case b == 3 && cap(out)-len(out) >= 2:
-			out = append(out, 5, 21) // to the line's end, then erase to its start
-		case b == 3 || b == 4 || b == 0:
-		default:
-			out = append(out, b)
-		}
-	}
-	return len(out), err
 }
 
 func (c *Console) complete(line string, pos int, key rune) (string, int, bool) {
@@ -90,7 +69,7 @@ func (c *Console) Log(line string) {
 		return
 	}
 	c.mu.Unlock()
-	fmt.Fprintf(c.term, "%s\n", strings.TrimRight(line, "\n"))
+	fmt.Fprintf(c.term, "%s\n", printable(strings.TrimRight(line, "\n")))
 }
 
 // hold begins and ends the showing of JSON.
@@ -149,7 +128,7 @@ func (c *Console) Exec(ctx context.Context, line string) error {
 		err = c.run(ctx, args)
 	}
 	if err != nil {
-		fmt.Fprintf(c.term, "error: %v\n", err)
+		fmt.Fprintf(c.term, "error: %s\n", printable(err.Error()))
 	}
 	return err
 }

@@ -129,6 +129,33 @@ func TestAHostThatHasNoPlaceIsToldApart(t *testing.T) {
 	}
 }
 
+// FuzzClient is a host that answers anything.
+func FuzzClient(f *testing.F) {
+	frame := func(t frameType, p string) string {
+		var h [5]byte
+		h[0] = byte(t)
+		binary.LittleEndian.PutUint32(h[1:], uint32(len(p)))
+		return string(h[:]) + p
+	}
+	f.Add([]byte(greeting + " h\n" + frame(frameOutput, "x") + frame(frameRaw, "\x01") + frame(frameDone, `{"error":"e","usage":true}`)))
+	f.Add([]byte(greeting + " h\n" + frame(frameAlive, "") + "\xff\xff\xff\xff\xff"))
+	f.Add([]byte("SSH-2.0-x\r\n"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		a, b := net.Pipe()
+		go io.Copy(io.Discard, b)
+		go func() {
+			b.SetWriteDeadline(time.Now().Add(time.Second))
+			b.Write(in)
+			b.Close()
+		}()
+		var out bytes.Buffer
+		err := Run(context.Background(), a, Command{Args: []string{"x"}, Out: &out, Raw: func(bool) {}})
+		if err == nil && !bytes.Contains(in, []byte{byte(frameDone)}) {
+			t.Fatal("no end, and no error")
+		}
+	})
+}
+
 func FuzzServer(f *testing.F) {
 	frame := func(t frameType, p string) string {
 		var h [5]byte

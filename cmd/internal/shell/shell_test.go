@@ -206,6 +206,18 @@ func FuzzSplit(f *testing.F) {
 	})
 }
 
+func FuzzParseBytes(f *testing.F) {
+	for _, s := range []string{"512M", "2G", "64KiB", "1 TB", "-1", "9999999999T"} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		n, err := ParseBytes(s)
+		if err == nil && (n > 1<<62 || s == "" || s[0] < '0' || s[0] > '9') {
+			t.Fatalf("%q is %d", s, n)
+		}
+	})
+}
+
 func FuzzComplete(f *testing.F) {
 	f.Add("vm sh")
 	s := sample()
