@@ -90,8 +90,41 @@ type Request struct {
 	err    error
 	status atomic.Uint32
 	queue  *Queue
-	next   *Request // in the queue
+	in     *requests // of queue; nil if no longer there
+	next   *Request
 	prev   *Request
+}
+
+// requests are a list. The queue's mu guards it.
+type requests struct {
+	first, last *Request
+	n           int
+}
+
+func (l *requests) add(r *Request) {
+	r.in, r.next, r.prev = l, nil, l.last
+	if l.last != nil {
+		l.last.next = r
+	} else {
+		l.first = r
+	}
+	l.last = r
+	l.n++
+}
+
+func (l *requests) remove(r *Request) {
+	if r.prev != nil {
+		r.prev.next = r.next
+	} else {
+		l.first = r.next
+	}
+	if r.next != nil {
+		r.next.prev = r.prev
+	} else {
+		l.last = r.prev
+	}
+	r.in, r.next, r.prev = nil, nil, nil
+	l.n--
 }
 
 // Status now; Done, Failed and Cancelled are final.
@@ -126,11 +159,11 @@ type Queue struct {
 	mu       sync.Mutex
 	work     sync.Cond // a request came, or the queue closes
 	idle     sync.Cond // nothing is queued or running
-	first    *Request
-	last     *Request
-	queued   int // between first and last
-	sleeping int // workers without work
-	waking   int // of them, called and not yet awake
+	queued   requests
+	flushes  requests // wait for flushing, to share the next
+	flushing bool     // a worker is at it: one at a time, so flushes hold no others up
+	sleeping int      // workers without work
+	waking   int      // of them, called and not yet awake
 	running  int
 	stopped  int // Quiesce calls not resumed
 	closed   bool
@@ -179,35 +212,27 @@ func (q *Queue) Submit(r *Request) error {
 	default:
 		return ErrBusy
 	}
-	r.err, r.queue, r.next, r.prev = nil, q, nil, q.last
-	if q.last != nil {
-		q.last.next = r
-	} else {
-		q.first = r
+	r.err, r.queue = nil, q
+	if r.Kind == FlushAll && q.flushing {
+		q.flushes.add(r)
+		return nil
 	}
-	q.last = r
-	if q.queued++; q.queued > q.waking+int(q.coming.Load()) && q.sleeping > q.waking {
-		q.waking++
-		q.work.Signal()
-	}
+	q.queued.add(r)
+	q.wake(int(q.coming.Load()))
 	return nil
 }
 
-// remove takes a queued request out. mu is held.
-func (q *Queue) remove(r *Request) {
-	if r.prev != nil {
-		r.prev.next = r.next
-	} else {
-		q.first = r.next
+// wake calls a worker if there is more to do than those awake, and coming more, will
+// take. mu is held.
+func (q *Queue) wake(coming int) {
+	if q.queued.n > q.waking+coming && q.sleeping > q.waking {
+		q.waking++
+		q.work.Signal()
 	}
-	if r.next != nil {
-		r.next.prev = r.prev
-	} else {
-		q.last = r.prev
-	}
-	r.next, r.prev = nil, nil
-	q.queued--
 }
+
+// empty tells that all has ended that was submitted. mu is held.
+func (q *Queue) empty() bool { return q.running == 0 && q.queued.n == 0 && q.flushes.n == 0 }
 
 // finish is the only way to a final status.
 func (r *Request) finish(s Status, err error) {
@@ -226,7 +251,7 @@ func (q *Queue) Cancel(r *Request) (cancelled bool) {
 		q.mu.Unlock()
 		return false
 	}
-	q.remove(r)
+	r.in.remove(r)
 	q.running++ // Quiesce waits until Complete has returned
 	q.mu.Unlock()
 	r.finish(Cancelled, ErrCancelled)
@@ -236,7 +261,7 @@ func (q *Queue) Cancel(r *Request) (cancelled bool) {
 
 func (q *Queue) ended() {
 	q.mu.Lock()
-	if q.running--; q.running == 0 && q.first == nil {
+	if q.running--; q.empty() {
 		q.idle.Broadcast()
 	}
 	q.mu.Unlock()
@@ -247,7 +272,7 @@ func (q *Queue) worker() {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	for {
-		for q.first == nil && !q.closed {
+		for q.queued.n == 0 && (q.flushes.n == 0 || q.flushing) && !q.closed {
 			q.sleeping++
 			q.work.Wait()
 			q.sleeping--
@@ -255,26 +280,70 @@ func (q *Queue) worker() {
 				q.waking--
 			}
 		}
-		r := q.first
-		if r == nil {
+		r := q.queued.first
+		switch {
+		case q.flushes.n > 0 && !q.flushing:
+			q.wake(0) // for what Submit left to this worker
+			q.flush()
+			continue
+		case r == nil:
 			return
 		}
-		q.remove(r)
+		q.queued.remove(r)
+		if r.Kind == FlushAll {
+			q.flushes.add(r)
+			if !q.flushing {
+				q.flush()
+			}
+			continue
+		}
 		r.status.Store(uint32(Running))
 		q.running++
 		q.mu.Unlock()
 		err := run(q.disk, r)
 		q.coming.Add(1)
-		if err != nil {
-			r.finish(Failed, err)
-		} else {
-			r.finish(Done, nil)
-		}
+		r.end(err)
 		q.mu.Lock()
 		q.coming.Add(-1)
-		if q.running--; q.running == 0 && q.first == nil {
+		if q.running--; q.empty() {
 			q.idle.Broadcast()
 		}
+	}
+}
+
+// flush runs the flushes that wait, as one: it begins after each was submitted. mu is
+// held, but not meanwhile.
+func (q *Queue) flush() {
+	var all requests
+	for r := q.flushes.first; r != nil; r = q.flushes.first {
+		q.flushes.remove(r)
+		all.add(r)
+		r.status.Store(uint32(Running))
+	}
+	n := all.n
+	q.running += n
+	q.flushing = true
+	q.mu.Unlock()
+	err := run(q.disk, all.first)
+	q.coming.Add(1)
+	for r := all.first; r != nil; r = all.first {
+		all.remove(r)
+		r.end(err)
+	}
+	q.mu.Lock()
+	q.coming.Add(-1)
+	q.flushing = false
+	if q.running -= n; q.empty() {
+		q.idle.Broadcast()
+	}
+}
+
+// end is finish of a request that ran.
+func (r *Request) end(err error) {
+	if err != nil {
+		r.finish(Failed, err)
+	} else {
+		r.finish(Done, nil)
 	}
 }
 
@@ -283,29 +352,31 @@ func (q *Queue) worker() {
 func (q *Queue) Drain() {
 	q.mu.Lock()
 	q.stopped++
-	for q.running > 0 || q.first != nil {
+	for !q.empty() {
 		q.idle.Wait()
 	}
 	q.mu.Unlock()
 }
 
 // CancelAll lets no new request in, cancels what no worker has begun, waits for the
-// rest, and returns the cancelled requests, in the order they came, to be submitted
-// elsewhere or after Resume. Complete has been called for each.
+// rest, and returns the cancelled requests, in the order they came but for flushes that
+// waited for another, to be submitted elsewhere or after Resume. Complete has been called for each.
 func (q *Queue) CancelAll() []*Request {
 	q.mu.Lock()
 	q.stopped++
 	var back []*Request
-	for r := q.first; r != nil; r = q.first {
-		q.remove(r)
-		back = append(back, r)
-		q.running++
-		q.mu.Unlock()
-		r.finish(Cancelled, ErrCancelled)
-		q.mu.Lock()
-		q.running--
+	for _, l := range []*requests{&q.queued, &q.flushes} {
+		for r := l.first; r != nil; r = l.first {
+			l.remove(r)
+			back = append(back, r)
+			q.running++
+			q.mu.Unlock()
+			r.finish(Cancelled, ErrCancelled)
+			q.mu.Lock()
+			q.running--
+		}
 	}
-	for q.running > 0 || q.first != nil {
+	for !q.empty() {
 		q.idle.Wait()
 	}
 	q.idle.Broadcast()

@@ -237,3 +237,83 @@ func BenchmarkQueue(b *testing.B) {
 		<-done
 	}
 }
+
+// heldFlushes is a disk whose flushes wait to be let go.
+type heldFlushes struct {
+	Disk
+	began, let chan struct{}
+}
+
+func (d *heldFlushes) Flush() error {
+	d.began <- struct{}{}
+	<-d.let
+	return d.Disk.Flush()
+}
+
+// Many flushes at a time are two for the disk, and hold up neither writes nor their
+// own cancellation, though there are only two workers.
+func TestFlushesOfAQueueShareOne(t *testing.T) {
+	m := NewMemory()
+	m.Truncate(mib)
+	raw, err := OpenRaw(m, 512)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &heldFlushes{raw, make(chan struct{}), make(chan struct{})}
+	q := NewQueue(d, 2)
+	defer q.Close()
+	done := make(chan *Request, 20)
+	submit := func(k Kind) *Request {
+		r := &Request{Kind: k, Buffers: [][]byte{make([]byte, 512)}, Complete: func(r *Request) { done <- r }}
+		if err := q.Submit(r); err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	first := submit(FlushAll)
+	<-d.began
+	var others []*Request
+	for range 10 {
+		others = append(others, submit(FlushAll))
+	}
+	w := submit(Write)
+	if r := <-done; r != w || r.Status() != Done {
+		t.Errorf("a %v was %v before a write that flushes should not hold up", r.Kind, r.Status())
+	}
+	if !q.Cancel(others[3]) || <-done != others[3] || others[3].Status() != Cancelled {
+		t.Error("a flush that waits for another can not be cancelled")
+	}
+	if q.Cancel(first) {
+		t.Error("a flush under way was cancelled")
+	}
+	d.let <- struct{}{}
+	if r := <-done; r != first || r.Status() != Done {
+		t.Errorf("a %v was %v first", r.Kind, r.Status())
+	}
+	<-d.began
+	for _, r := range others {
+		if r.Status() == Done {
+			t.Error("a flush was done before one began that covers it")
+		}
+	}
+	d.let <- struct{}{}
+	for range 9 {
+		if r := <-done; r.Status() != Done {
+			t.Error(r.Status(), r.Err())
+		}
+	}
+	// Those that wait when a queue is emptied come back.
+	submit(FlushAll)
+	<-d.began
+	again := submit(FlushAll)
+	back := make(chan []*Request)
+	go func() { back <- q.CancelAll() }()
+	if r := <-done; r != again || r.Status() != Cancelled {
+		t.Errorf("a flush that waited was %v", r.Status())
+	}
+	d.let <- struct{}{}
+	if l := <-back; len(l) != 1 || l[0] != again {
+		t.Errorf("%d requests came back", len(l))
+	}
+	q.Resume()
+}
