@@ -7,14 +7,16 @@ import (
 )
 
 // start makes a PIC as Linux programs it: vectors 30h and 38h, all inputs open.
-func start() (*PIC, *devicetest.Line) {
+func start() (*PIC, *devicetest.Line) { return startWith(1) }
+
+func startWith(icw4 uint32) (*PIC, *devicetest.Line) {
 	out := &devicetest.Line{}
 	p := New(out)
 	for i, base := range []uint16{Master, Slave} {
 		p.Out(base, 1, 0x11)
 		p.Out(base+1, 1, uint32(0x30+8*i))
 		p.Out(base+1, 1, []uint32{4, 2}[i])
-		p.Out(base+1, 1, 1)
+		p.Out(base+1, 1, icw4)
 		p.Out(base+1, 1, 0)
 	}
 	return p, out
@@ -227,14 +229,7 @@ func TestStateRoundTrip(t *testing.T) {
 }
 
 func TestSpecialFullyNestedModeLetsOnlyTheSlaveIn(t *testing.T) {
-	p, out := start()
-	for i, base := range []uint16{Master, Slave} {
-		p.Out(base, 1, 0x11)
-		p.Out(base+1, 1, uint32(0x30+8*i))
-		p.Out(base+1, 1, []uint32{4, 2}[i])
-		p.Out(base+1, 1, 0x11)
-		p.Out(base+1, 1, 0)
-	}
+	p, out := startWith(0x11)
 	p.Line(10).Set(true)
 	want(t, p, out, 0x3a)
 	p.Line(3).Set(true)
