@@ -105,7 +105,7 @@ func (vm *VM) newPlatform() error {
 		{pci.Base, pci.Ports, p.pci, true}, {uint16(pciIO.Base), uint16(pciIO.Size), p.pci.IO(), true},
 	} {
 		if !r.wide {
-			r.dev = device.Bytes{First: r.first, N: r.n, Device: r.dev}
+			r.dev = &device.Bytes{First: r.first, N: r.n, Device: r.dev}
 		}
 		if err := vm.bus.AddPorts(r.first, r.n, r.dev); err != nil {
 			return err

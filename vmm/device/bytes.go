@@ -9,7 +9,10 @@ type Bytes struct {
 }
 
 // In implements PortDevice.
-func (b Bytes) In(port uint16, size int) (v uint32) {
+func (b *Bytes) In(port uint16, size int) (v uint32) {
+	if size == 1 {
+		return b.Device.In(port, 1)
+	}
 	for i := range uint16(size) {
 		x := uint32(0xff)
 		if port+i-b.First < b.N {
@@ -21,7 +24,11 @@ func (b Bytes) In(port uint16, size int) (v uint32) {
 }
 
 // Out implements PortDevice.
-func (b Bytes) Out(port uint16, size int, v uint32) {
+func (b *Bytes) Out(port uint16, size int, v uint32) {
+	if size == 1 {
+		b.Device.Out(port, 1, v)
+		return
+	}
 	for i := range uint16(size) {
 		if port+i-b.First < b.N {
 			b.Device.Out(port+i, 1, v>>(8*i)&0xff)
