@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"io"
 	"os"
+	"slices"
 	"testing"
 )
 
@@ -71,5 +72,26 @@ func TestDiskBenchRowsSuitQemuImg(t *testing.T) {
 			t.Errorf("two rows are called %q", r.Name)
 		}
 		names[r.Name] = true
+	}
+}
+
+// Sides that write to a disk whose blocks are there do so in the same state of the page
+// cache: nobody comes back to dirty pages more often than another.
+func TestDiskBenchCountsMeanTheSameWork(t *testing.T) {
+	b := &bench{size: 128 << 20}
+	write := benchRow{Write: true, Size: 64 << 10} // 2048 are the whole disk
+	for _, c := range []struct {
+		row       benchRow
+		was, want []int
+	}{
+		{write, []int{9000, 7000, 2100, 500, 0}, []int{2048, 2048, 2048, 500, 0}},
+		{write, []int{9000, 12000, 7000, 6500, 0}, []int{6144, 6144, 6144, 6144, 0}},
+		{write, []int{900, 1200, 2100, 20}, []int{900, 900, 2048, 20}},
+		{benchRow{Size: 64 << 10}, []int{9000, 7000, 100}, []int{9000, 9000, 100}},
+	} {
+		got := slices.Clone(c.was)
+		if b.even(c.row, got); !slices.Equal(got, c.want) {
+			t.Errorf("%+v: of %v became %v, not %v", c.row, c.was, got, c.want)
+		}
 	}
 }
