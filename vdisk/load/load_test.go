@@ -109,7 +109,8 @@ func TestLoadDrainsBeforeItFlushes(t *testing.T) {
 		t.Errorf("%d flushes among %d writes, %d of them beside some", n, r.ended, r.during)
 	}
 	r = record(t, Load{Kind: vdisk.Write, Size: 4096, Step: 4096, Depth: 4, Count: 4000, FlushEvery: 4, NoDrain: true})
-	if n := len(r.flushes); n != 999 || r.ended != 4000 {
+	// The queue lets those that wait for a flush under way share the next one.
+	if n := len(r.flushes); n == 0 || n > 999 || r.ended != 4000 {
 		t.Errorf("%d flushes beside %d writes", n, r.ended)
 	}
 }
