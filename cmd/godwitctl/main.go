@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"godwit/cmd/internal/control"
+	"godwit/cmd/internal/shell"
 )
 
 const usage = `godwitctl runs a Godwit host's commands.
@@ -87,7 +88,7 @@ func run() int {
 		}
 		var h control.HostError
 		if errors.As(err, &h) {
-			fmt.Fprintln(os.Stderr, "error:", err)
+			fmt.Fprintln(os.Stderr, "error:", shell.Printable(err.Error()))
 			if h.Usage {
 				return 2
 			}

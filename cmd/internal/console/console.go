@@ -69,7 +69,7 @@ func (c *Console) Log(line string) {
 		return
 	}
 	c.mu.Unlock()
-	fmt.Fprintf(c.term, "%s\n", printable(strings.TrimRight(line, "\n")))
+	fmt.Fprintf(c.term, "%s\n", shell.Printable(strings.TrimRight(line, "\n")))
 }
 
 // hold begins and ends the showing of JSON.
@@ -128,7 +128,7 @@ func (c *Console) Exec(ctx context.Context, line string) error {
 		err = c.run(ctx, args)
 	}
 	if err != nil {
-		fmt.Fprintf(c.term, "error: %s\n", printable(err.Error()))
+		fmt.Fprintf(c.term, "error: %s\n", shell.Printable(err.Error()))
 	}
 	return err
 }

@@ -61,7 +61,7 @@ func TestWhatComesFromElsewhereDoesNotSteerTheTerminal(t *testing.T) {
 	for in, want := range map[string]string{
 		"plain\n\ttext": "plain\n\ttext", "ä€": "ä€", "a\x1b[2Jb": `a\x1b[2Jb`, "\xff\u009b": `\xff\xc2\x9b`, "\x7f\r": `\x7f\x0d`, "\ufffd": "\ufffd",
 	} {
-		if got := printable(in); got != want {
+		if got := shell.Printable(in); got != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
 	}
