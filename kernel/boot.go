@@ -72,6 +72,7 @@ func start(info uintptr, magic uintptr) {
 	}
 	startAPs()
 	logClock()
+	logClockStep()
 
 	main.state, main.onCPU = threadRunning, 1
 	bsp.setCurrent(main)

@@ -3,7 +3,7 @@ package kernel
 import "math/bits"
 
 // Time is counted by the TSC, which every CPU this kernel meets keeps running at
-// one rate and in step.
+// one rate and in step (clockstep.go looks).
 var (
 	tscHz   uint64
 	tscBoot uint64 // TSC at Nanotime 0: as the boot stub's first instruction found it

@@ -164,6 +164,16 @@ func TestEachFreeLeavesReservedSpansOut(t *testing.T) {
 	}
 }
 
+func TestAClockThatLagsIsNoticed(t *testing.T) {
+	var k tscTurns
+	for _, v := range []uint64{100, 110, 110, 105, 120, 118} {
+		k.note(v)
+	}
+	if k.back != 5 || k.last != 120 {
+		t.Errorf("%d behind %d, want 5 behind 120", k.back, k.last)
+	}
+}
+
 func TestMedian(t *testing.T) {
 	for _, v := range [][3]uint64{{1, 2, 3}, {3, 1, 2}, {2, 3, 1}, {2, 2, 9}} {
 		if median(v) != 2 {

@@ -218,6 +218,7 @@ func startAP(c *cpu, page uint64) bool {
 			if atomic.LoadUint32(&c.online) != 0 {
 				return true
 			}
+			tscCheck.take()
 			delay(10)
 		}
 	}
@@ -225,6 +226,7 @@ func startAP(c *cpu, page uint64) bool {
 		if atomic.LoadUint32(&c.online) != 0 {
 			return true
 		}
+		tscCheck.take()
 		delay(1000)
 	}
 	// Were it to come after all, it would find other code where it starts.
@@ -240,6 +242,9 @@ func startAPCPU() {
 	c.setUp()
 	initLAPIC()
 	flushTLB(c)
+	for range tscRounds {
+		tscCheck.take()
+	}
 	atomic.StoreUint32(&c.online, 1)
 	idleLoop()
 }
