@@ -22,13 +22,17 @@ const (
 
 	iir      = 2 // interrupt identification, on reading
 	iirNone  = 1
+	iirFIFOs = 0xc0 // both set: there are FIFOs, and they are on
 	ierData  = 1 << 0
 	ierEmpty = 1 << 1
 	lsrIdle  = 1 << 6
 
-	fifoSize = 16
-	irqCOM1  = 4
+	irqCOM1 = 4
 )
+
+// txBurst is how many bytes an empty transmitter takes: 16 with FIFOs, 1 in an 8250 or
+// 16450, which has none (PC16550D, 8.4 and 8.5).
+var txBurst = 16
 
 // early is what had been typed when the kernel began: switching the FIFOs on empties
 // them, and the bytes behind the one that waited would make another line without it.
@@ -49,6 +53,9 @@ func initSerial() {
 	Out8(com1.Base+1, 0)
 	Out8(com1.Base+uart.LCR, lcr8N1)
 	Out8(com1.Base+uart.FCR, fcrEnable)
+	if In8(com1.Base+iir)&iirFIFOs != iirFIFOs {
+		txBurst = 1
+	}
 	com1.Init()
 }
 
@@ -109,7 +116,7 @@ func drainSerial(all bool) {
 			txHead++
 			continue
 		}
-		for i := 0; i < fifoSize && txHead != txTail; i++ {
+		for i := 0; i < txBurst && txHead != txTail; i++ {
 			Out8(com1.Base+uart.THR, txRing[txHead%uint32(len(txRing))])
 			txHead++
 		}
