@@ -46,7 +46,7 @@ var shortOps = []struct {
 	{"trim block 0", func(im *Image, s *shortRun) error { s.zeroed(0); return im.Trim(0, mib) }},
 	{"zero block 1", func(im *Image, s *shortRun) error { s.zeroed(1); return im.WriteZeroes(mib, mib) }},
 	{"flush", func(im *Image, s *shortRun) error { return s.settled(im.Flush()) }},
-	{"write block 1, FUA", func(im *Image, s *shortRun) error { return s.settled(s.write(im, WriteFUA, 1, 1)) }},
+	{"write block 1, FUA", func(im *Image, s *shortRun) error { return s.hardened(1, 1, s.write(im, WriteFUA, 1, 1)) }},
 	{"write block 0 with flushes meanwhile", func(im *Image, s *shortRun) error {
 		s.split = true
 		err := s.write(im, Write, 0, 2)
@@ -229,6 +229,17 @@ func (s *shortRun) settled(err error) error {
 				s.may[b][i] = append([]byte(nil), l[len(l)-keep:]...)
 			}
 		}
+	}
+	s.collapsed()
+	return err
+}
+
+// hardened drops all but the newest of what a write with FUA wrote.
+func (s *shortRun) hardened(block, part int, err error) error {
+	from := s.place(part) / 512
+	for i := from; i < from+8; i++ {
+		l := s.may[block][i]
+		s.may[block][i] = append([]byte(nil), l[len(l)-1])
 	}
 	s.collapsed()
 	return err

@@ -36,7 +36,7 @@ var pairOps = []struct {
 	{"trim block 0", func(r *pairRun) error { r.zeroed(0); return r.live.Trim(0, mib) }},
 	{"zero block 1", func(r *pairRun) error { r.zeroed(1); return r.live.WriteZeroes(mib, mib) }},
 	{"flush", func(r *pairRun) error { return r.settled(r.live.Flush()) }},
-	{"write block 1, FUA", func(r *pairRun) error { return r.settled(r.write(r.live, WriteFUA, 1, 1)) }},
+	{"write block 1, FUA", func(r *pairRun) error { return r.hardened(1, 1, r.write(r.live, WriteFUA, 1, 1)) }},
 	{"grow, write block 2", func(r *pairRun) error {
 		if r.live.Size() == 3*mib {
 			return errSkip

@@ -61,6 +61,47 @@ func (d *crashDisk) WriteAt(p []byte, off int64) (int, error) {
 	return d.Memory.WriteAt(p, off)
 }
 
+// writeDurably is a write that may be cut off like any other, and is durable then, and
+// nothing else: what was written there before does not come back.
+func (d *crashDisk) writeDurably(bufs [][]byte, off int64) (bool, error) {
+	p := bytes.Join(bufs, nil)
+	if _, err := d.WriteAt(p, off); err != nil {
+		return true, err
+	}
+	d.event()
+	d.sum += (&pendingWrite{off: off, data: p}).apply(d.durable)
+	var since []*pendingWrite
+	for _, w := range d.since {
+		since = append(since, w.without(off, int64(len(p)))...)
+	}
+	d.since = since
+	return true, nil
+}
+
+// without is what is left of a write but for a range.
+func (w *pendingWrite) without(off, n int64) (rest []*pendingWrite) {
+	size := max(w.trim, int64(len(w.data)))
+	if w.truncate || w.flying || off >= w.off+size || off+n <= w.off {
+		return []*pendingWrite{w}
+	}
+	part := func(from, to int64) {
+		if from >= to {
+			return
+		}
+		p := *w
+		p.off += from
+		if w.data != nil {
+			p.data = w.data[from:to]
+		} else {
+			p.trim = to - from
+		}
+		rest = append(rest, &p)
+	}
+	part(0, off-w.off)
+	part(off+n-w.off, size)
+	return rest
+}
+
 func (d *crashDisk) Truncate(n int64) error {
 	d.event()
 	d.issue(&pendingWrite{off: n, truncate: true})
@@ -154,6 +195,14 @@ func (v *versions) write(off int64, p []byte) {
 			v.may[s] = [][]byte{bytes.Clone(v.flushed(s))}
 		}
 		v.may[s] = append(v.may[s], bytes.Clone(p[i:i+v.ss]))
+	}
+}
+
+// hardened is what a write with FUA makes of its own.
+func (v *versions) hardened(off, n int64) {
+	copy(v.old[off:][:n], v.cur[off:])
+	for s := off / v.ss; s < (off+n)/v.ss; s++ {
+		delete(v.may, s)
 	}
 }
 
@@ -304,7 +353,7 @@ func crashRun(t *testing.T, seed uint64) (states int) {
 			fill(rng, p)
 			v.write(off, p)
 			if err = run(im, &Request{Kind: WriteFUA, Offset: off, Buffers: [][]byte{p}}); err == nil {
-				v.settled()
+				v.hardened(off, n)
 			}
 		case 7:
 			_, err = im.Compact(context.Background(), nil)

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"unsafe"
 )
@@ -33,6 +34,8 @@ type File struct {
 	// turn is for large writes to a file by way of the page cache. File systems
 	// let one at a time into a file; here those that wait keep no thread.
 	turn sync.Mutex
+
+	noDsync atomic.Bool // the kernel or the file system does not know RWF_DSYNC
 }
 
 // turnSize is the least that is large: copying it takes far longer than waking

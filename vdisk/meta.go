@@ -214,6 +214,15 @@ func (m *metaCache) pending() bool {
 	return len(m.dirty) > 0
 }
 
+// durable tells whether what the page at a file offset holds is: no change of it waits
+// for the log or is on its way there.
+func (m *metaCache) durable(off int64) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p, ok := m.index.Load(off &^ (logSector - 1))
+	return ok && !p.(*page).dirty && p.(*page).busy == 0
+}
+
 // forget drops what is cached of a range that had another use before. No page of
 // it is dirty.
 func (m *metaCache) forget(off, n int64) {

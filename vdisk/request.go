@@ -15,7 +15,7 @@ type Kind uint8
 const (
 	Read Kind = iota + 1
 	Write
-	WriteFUA // durable when done
+	WriteFUA // durable when done, itself and no other
 	FlushAll // every request done before it was submitted is durable
 	Discard
 	WriteZeroes
@@ -421,6 +421,13 @@ func run(d Disk, r *Request) error {
 	case Read, Write, WriteFUA:
 	default:
 		return fmt.Errorf("vdisk: a %v", r.Kind)
+	}
+	if f, ok := d.(interface {
+		writeFUA(bufs [][]byte, off int64) (bool, error)
+	}); ok && r.Kind == WriteFUA {
+		if done, err := f.writeFUA(r.Buffers, r.Offset); done || err != nil {
+			return err
+		}
 	}
 	if t, ok := d.(interface {
 		transfer(bufs [][]byte, off int64, write bool) error
