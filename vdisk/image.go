@@ -37,6 +37,8 @@ const maxChain = 256
 type Image struct {
 	b  Backing // as seen through a replayed log where that lives in memory
 	ro bool
+	// zeroMost is maxZeroes, but for tests.
+	zeroMost int
 	// salvage: a repair takes what an opening would refuse.
 	salvage bool
 

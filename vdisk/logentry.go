@@ -124,6 +124,9 @@ func decodeLogEntry(b []byte, guid GUID, withData bool) (e logEntry, ok bool) {
 		return e, false
 	}
 	data := b[ds:]
+	if n > 0 {
+		e.Writes = make([]logWrite, 0, n)
+	}
 	for i := range int(n) {
 		d := b[logHeaderSize+i*descSize:]
 		off := le.Uint64(d[16:])

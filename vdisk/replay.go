@@ -9,6 +9,7 @@ import (
 type sequence struct {
 	entries []located
 	head    int64 // offset in the log behind the newest entry
+	writes  int   // changes in all of them
 }
 
 type located struct {
@@ -19,6 +20,7 @@ type located struct {
 	last     uint64
 	end      int64 // of what it writes
 	bad      int64 // an offset it writes to though no entry may, or 0
+	writes   int
 }
 
 // A logReader reads a log as the ring that it is.
@@ -64,7 +66,7 @@ func (l *logReader) entry(at int64, guid GUID, withData bool) (e logEntry, size 
 
 // locate notes what the search and the checks before a replay want to know.
 func (l *logReader) locate(at, size int64, e *logEntry) located {
-	r := located{at: at, size: size, seq: e.Sequence, tail: int64(e.Tail), flushed: e.Flushed, last: e.Last}
+	r := located{at: at, size: size, seq: e.Sequence, tail: int64(e.Tail), flushed: e.Flushed, last: e.Last, writes: len(e.Writes)}
 	for i := range e.Writes {
 		w := &e.Writes[i]
 		if w.length() == 0 {
@@ -145,7 +147,11 @@ func (l *logReader) findSequence(guid GUID) (s sequence, err error) {
 		return s, ErrLog.at(l.off, "the log is in use but holds no valid sequence of entries")
 	}
 	last := best[len(best)-1]
-	return sequence{best, (last.at + last.size) % l.length}, nil
+	s = sequence{entries: best, head: (last.at + last.size) % l.length}
+	for _, e := range best {
+		s.writes += e.writes
+	}
+	return s, nil
 }
 
 // maxOverlay bounds what a read-only opening keeps in memory of a log.
@@ -187,15 +193,26 @@ func (im *Image) replay(size int64) error {
 			return ErrAbsurdSize.at(l.off+e.at, "a log entry writes up to %#x, far beyond the file's end %#x", e.end, size)
 		}
 	}
-	plan, err := l.plan(s, im.hdr.LogGUID, size, maxChanges)
+	plan, err := l.plan(s, im.hdr.LogGUID)
+	if err != nil {
+		return err
+	}
+	most := im.zeroMost
+	if most == 0 {
+		most = maxZeroes
+	}
+	zeroes, next, err := plan.zeroes(&l, s, im.hdr.LogGUID, 0, size, most)
 	if err != nil {
 		return err
 	}
 	if im.ro {
+		if next < size {
+			return ErrAbsurdSize.unsupported(l.off, "the log has more than %d ranges of zeroes apart from each other; open the image for writing once", most)
+		}
 		if len(plan.pages)*logSector > maxOverlay {
 			return ErrAbsurdSize.unsupported(l.off, "the log holds more changes than %d MiB; open the image for writing once", maxOverlay/mib)
 		}
-		o := &overlay{Backing: im.b, pages: map[int64][]byte{}, zeroes: plan.zeroes, size: end}
+		o := &overlay{Backing: im.b, pages: map[int64][]byte{}, zeroes: zeroes, size: end}
 		if err := plan.apply(&l, s, im.hdr.LogGUID, func(p []byte, off int64) error {
 			o.pages[off] = p
 			return nil
@@ -213,8 +230,16 @@ func (im *Image) replay(size int64) error {
 			return err
 		}
 	}
-	for _, z := range plan.zeroes {
-		if err := zeroIn(im.b, z.off, z.n, true); err != nil {
+	for {
+		for _, z := range zeroes {
+			if err := zeroIn(im.b, z.off, z.n, true); err != nil {
+				return err
+			}
+		}
+		if next >= size {
+			break
+		}
+		if zeroes, next, err = plan.zeroes(&l, s, im.hdr.LogGUID, next, size, most); err != nil {
 			return err
 		}
 	}
