@@ -87,6 +87,9 @@ func Check(b Backing, o Options) (list []Finding, err error) {
 	if p := im.parent; p != nil && p.Size() < im.Size() {
 		fs.add(flawParentSmaller, 0, "the disk has %d bytes, its parent's only %d", im.Size(), p.Size())
 	}
+	if im.hdr.LogLength == 0 {
+		fs.add(ErrNoLog, im.headerAt()+68, "the file has no log, so its metadata can not be changed safely")
+	}
 	im.checkItems(&fs)
 	seen, _ := im.b.Size() // with what a replay adds
 	size = max(size, seen)

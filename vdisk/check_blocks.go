@@ -1,7 +1,6 @@
 package vdisk
 
 import (
-	"io"
 	"math/bits"
 )
 
@@ -9,21 +8,17 @@ import (
 // behind the disk's last included. The bytes are the file's, not the cache's.
 func (im *Image) eachEntry(f func(index uint64, e batEntry) error) error {
 	bat, _ := findRegion(im.regions, regionBAT)
-	buf := make([]byte, mib)
-	for at := int64(0); at < int64(bat.Length); at += mib {
-		n, err := im.b.ReadAt(buf, im.batOff+at)
-		if err != nil && err != io.EOF {
-			return err
-		}
-		for i := 0; i+8 <= n; i += 8 {
-			if e := batEntry(le.Uint64(buf[i:])); e != 0 {
+	_, err := im.eachPiece(int64(bat.Length), func(at int64, b []byte) error {
+		for i := 0; i+8 <= len(b); i += 8 {
+			if e := batEntry(le.Uint64(b[i:])); e != 0 {
 				if err := f(uint64(at+int64(i))/8, e); err != nil {
 					return err
 				}
 			}
 		}
-	}
-	return nil
+		return nil
+	})
+	return err
 }
 
 // checkEntries looks for what scan lets pass: reserved bits, entries behind the

@@ -197,7 +197,15 @@ var damages = []struct {
 	{"block in the BAT", false, func(_ testing.TB, p *patient) { p.put(p.batAt(2), uint64(entry(present, p.bat))) }, ErrOverlap, true, nil},
 	{"block in the BAT of a child", true, func(_ testing.TB, p *patient) { p.put(p.batAt(2), uint64(entry(present, p.bat))) }, ErrOverlap, true, nil},
 	{"block in the log", true, func(_ testing.TB, p *patient) { p.put(p.batAt(2), uint64(entry(present, p.log))) }, ErrOverlap, true, nil},
-	{"log far away", false, func(_ testing.TB, p *patient) { p.changeHeaders(func(h *header) { h.LogOffset = 1 << 52 }) }, ErrAbsurdSize, true, nil},
+	{"log far away", false, func(_ testing.TB, p *patient) { p.changeHeaders(func(h *header) { h.LogOffset = 1 << 52 }) }, ErrLogPlace, true, nil},
+	{"log right behind the end", true, func(_ testing.TB, p *patient) { p.changeHeaders(func(h *header) { h.LogOffset = uint64(p.end) }) }, ErrLogPlace, true, nil},
+	{"log of 4 GiB at the end", false, func(_ testing.TB, p *patient) {
+		p.changeHeaders(func(h *header) { h.LogOffset, h.LogLength = uint64(p.end), 4<<30-mib })
+	}, ErrLogPlace, true, nil},
+	{"no log", true, func(_ testing.TB, p *patient) {
+		p.changeHeaders(func(h *header) { h.LogOffset, h.LogLength = 1<<60, 0 })
+	}, ErrNoLog, true, nil},
+	{"log in the metadata", false, func(_ testing.TB, p *patient) { p.changeHeaders(func(h *header) { h.LogOffset = uint64(p.md) }) }, ErrOverlap, true, nil},
 	{"block on a bitmap", true, func(_ testing.TB, p *patient) {
 		p.put(p.batAt(2), uint64(entry(present, batEntry(p.word(p.bitmapAt())).offset())))
 	}, ErrOverlap, true, nil},

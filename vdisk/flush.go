@@ -113,7 +113,7 @@ func (im *Image) newLog() error {
 		return nil
 	}
 	if im.j.length == 0 {
-		return ErrNoLog.at(headerOffset1, "the file has no log, so its metadata can not be changed safely")
+		return ErrNoLog.at(headerOffset1, "the file has no log, so its metadata can not be changed safely; repair gives it one")
 	}
 	if err := im.begin(false); err != nil {
 		return err

@@ -78,6 +78,15 @@ func currentHeader(b1, b2 []byte) (h header, which int, err error) {
 	return h, which, nil
 }
 
+// logWithin tells whether there is a log, and all of it lies in a file of that size.
+// currentHeader has seen to it that the sum does not overflow.
+func (h *header) logWithin(size int64) bool {
+	return h.LogLength != 0 && h.LogOffset+uint64(h.LogLength) <= uint64(roundUp(size, mib))
+}
+
+// headerAt is where the header in force lies.
+func (im *Image) headerAt() int64 { return []int64{headerOffset1, headerOffset2}[im.which] }
+
 // encodeFileID is the file type identifier (2.2.1).
 func encodeFileID(creator string) []byte {
 	b := make([]byte, 64*kib)

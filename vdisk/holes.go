@@ -40,6 +40,34 @@ func readsZero(b Backing, off, n int64) bool {
 	return true
 }
 
+// eachPiece reads the BAT's first n bytes, a MiB at a time, without its holes; at is
+// where in the BAT a piece lies. It answers how much there was, less than n if the
+// file ends within it.
+func (im *Image) eachPiece(n int64, f func(at int64, p []byte) error) (there int64, err error) {
+	size, err := im.b.Size()
+	if err != nil {
+		return 0, err
+	}
+	whole := im.batOff+n <= size
+	buf := make([]byte, min(mib, n))
+	for at := int64(0); at < n; at += mib {
+		if next, err := nextData(im.b, im.batOff+at); err == nil && whole {
+			if at = max(at, (next-im.batOff)&^(mib-1)); at >= n {
+				break
+			}
+		}
+		p := buf[:min(mib, n-at)]
+		m, err := im.b.ReadAt(p, im.batOff+at)
+		if err != nil && err != io.EOF {
+			return at, err
+		}
+		if err := f(at, p[:m]); err != nil || m < len(p) {
+			return at + int64(m), err
+		}
+	}
+	return n, nil
+}
+
 // NextData probes pages as long as that is cheaper than looking at all there are.
 func (m *Memory) NextData(off int64) (int64, error) {
 	m.mu.RLock()
@@ -82,6 +110,34 @@ func (s *scratch) NextData(off int64) (int64, error) {
 	for page := range s.own {
 		if page >= off/logSector {
 			at = min(at, max(off, page*logSector))
+		}
+	}
+	return at, nil
+}
+
+// NextData looks for pages of the log in what is a hole below.
+func (o *overlay) NextData(off int64) (int64, error) {
+	at, err := nextData(o.Backing, off)
+	if err != nil {
+		return off, err
+	}
+	if below, err := o.Backing.Size(); err != nil {
+		return off, err
+	} else if at >= below {
+		at = o.size
+	}
+	at = min(max(at, off), o.size)
+	if (at-off)/logSector <= int64(len(o.pages)) {
+		for page := off &^ (logSector - 1); page < at; page += logSector {
+			if o.pages[page] != nil {
+				return max(off, page), nil
+			}
+		}
+		return at, nil
+	}
+	for page := range o.pages {
+		if page+logSector > off {
+			at = min(at, max(off, page))
 		}
 	}
 	return at, nil

@@ -1,6 +1,7 @@
 package vdisk
 
 import (
+	"math/rand/v2"
 	"path/filepath"
 	"sync/atomic"
 	"testing"
@@ -108,6 +109,104 @@ func TestNoDataIsPassedOver(t *testing.T) {
 		}
 		if scratch.WriteAt([]byte{1}, 100*mib); readsZero(scratch, 0, 200*mib) {
 			t.Errorf("%s: a rehearsal's own write is passed over", name)
+		}
+	}
+}
+
+// The table of the largest disk has 512 MiB, of which a new one holds nothing.
+func TestATableOfNothingIsNotRead(t *testing.T) {
+	m := NewMemory()
+	if err := Create(m, CreateOptions{Size: maxDisk, BlockSize: mib}); err != nil {
+		t.Fatal(err)
+	}
+	var read atomic.Int64
+	for _, step := range []struct {
+		what string
+		do   func() error
+	}{
+		{"check", func() error { _, err := Check(counted{m, &read}, Options{}); return err }},
+		{"opening", func() error {
+			im, err := Open(counted{m, &read}, Options{})
+			if err != nil {
+				return err
+			}
+			if _, err := im.WriteAt(make([]byte, 512), 33<<40); err != nil {
+				return err
+			}
+			m = m.Snapshot() // its log is in use
+			return im.Close()
+		}},
+		{"reading, and the log", func() error {
+			im, err := Open(counted{m, &read}, Options{ReadOnly: true})
+			if err != nil {
+				return err
+			}
+			return im.Close()
+		}},
+		{"repair", func() error { _, err := Repair(counted{m, &read}, RepairOptions{}); return err }},
+	} {
+		read.Store(0)
+		if err := step.do(); err != nil {
+			t.Errorf("%s: %v", step.what, err)
+		}
+		if n := read.Load(); n > 16*mib {
+			t.Errorf("%s read %d MiB of a table without entries", step.what, n/mib)
+		}
+	}
+}
+
+// What is passed over reads as zero, through everything that lies over a backing.
+func TestWhatIsPassedOverReadsAsZero(t *testing.T) {
+	const size = 2 * mib
+	rng := rand.New(rand.NewPCG(7, 8))
+	f, err := OpenFile(filepath.Join(t.TempDir(), "f"), FileOptions{Create: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	m := NewMemory()
+	for _, b := range []Backing{f, m} {
+		b.Truncate(size)
+		for range 12 {
+			p := make([]byte, 1+rng.IntN(20000))
+			fill(rng, p)
+			b.WriteAt(p, rng.Int64N(size-20000))
+		}
+		b.Trim(size/2, 64*kib)
+	}
+	section, err := NewSection(m, 64*kib, mib)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rehearsal, _ := newScratch(f)
+	rehearsal.WriteAt([]byte{1}, size/2+5000)
+	replayed := &overlay{Backing: m, size: size + mib, pages: map[int64][]byte{}}
+	for _, at := range []int64{size/2 + 8192, size + 64*kib} {
+		replayed.pages[at] = make([]byte, logSector)
+		replayed.pages[at][17] = 1
+	}
+	for name, b := range map[string]Backing{"file": f, "memory": m, "section": section, "rehearsal": rehearsal, "log in memory": replayed, "unclosed": &unclosed{rehearsal}} {
+		passed := int64(0)
+		for range 300 {
+			end, _ := b.Size()
+			off := rng.Int64N(end)
+			end = off + 1 + rng.Int64N(end-off)
+			at, err := nextData(b, off)
+			if at = min(at, end); err != nil || at < off {
+				t.Fatalf("%s: data from %d on at %d, %v", name, off, at, err)
+			}
+			p := make([]byte, end-off)
+			b.ReadAt(p, off)
+			if !allZero(p[:at-off]) {
+				t.Fatalf("%s: what lies from %d to %d is passed over", name, off, at)
+			}
+			passed += at - off
+			if got, want := readsZero(b, off, end-off), allZero(p); got != want {
+				t.Fatalf("%s: from %d to %d all is zero: %v, said to be %v", name, off, end, want, got)
+			}
+		}
+		if passed == 0 {
+			t.Errorf("%s passes nothing over", name)
 		}
 	}
 }

@@ -182,7 +182,7 @@ func (im *Image) readRegions(size int64) error {
 		return errors.Join(errs[0], errs[1])
 	}
 	im.regions = rs
-	if im.hdr.LogLength != 0 {
+	if im.hdr.LogLength != 0 && !im.salvage {
 		for _, r := range rs {
 			if r.Offset < im.hdr.LogOffset+uint64(im.hdr.LogLength) && im.hdr.LogOffset < r.Offset+uint64(r.Length) {
 				return ErrOverlap.at(int64(r.Offset), "region %v overlaps the log (%#x+%#x)", r.ID, im.hdr.LogOffset, im.hdr.LogLength)

@@ -150,7 +150,7 @@ func (r *repairer) log(im *Image) error {
 	l := logReader{im.b, int64(im.hdr.LogOffset), int64(im.hdr.LogLength)}
 	var s sequence
 	var err error
-	if l.off+l.length > r.size {
+	if l.off > r.size-l.length {
 		err = ErrLog.at(l.off, "the log (%#x+%#x) lies beyond the file's end %#x", l.off, l.length, r.size)
 	} else {
 		s, err = l.findSequence(im.hdr.LogGUID)

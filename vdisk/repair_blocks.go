@@ -25,7 +25,8 @@ func (r *repairer) claim() error {
 		return ErrAbsurdSize.at(0, "the file is %d bytes long, more than any image needs", r.size)
 	}
 	log, logLen, inLog, inBAT := int64(im.hdr.LogOffset), int64(im.hdr.LogLength), int64(0), int64(0)
-	far := log+logLen > maxInUse
+	lost := !im.hdr.logWithin(r.size)
+	inRegion := int64(0) // where the region table says so
 	err := im.eachEntry(func(index uint64, e batEntry) error {
 		off := e.offset()
 		if e.state() <= unmapped || off < headerSectionSize || off >= r.size {
@@ -44,7 +45,12 @@ func (r *repairer) claim() error {
 		all.take(off, n)
 		return nil
 	})
-	if !far {
+	if !lost {
+		for i, g := range im.regions {
+			if int64(g.Offset) < log+logLen && log < int64(g.Offset)+int64(g.Length) {
+				inRegion = regionOffset1 + 16 + 32*int64(i) + 16
+			}
+		}
 		all.take(log, logLen)
 	}
 	s := &im.space
@@ -55,10 +61,14 @@ func (r *repairer) claim() error {
 	}
 	switch {
 	case err != nil:
-	case far:
-		err = r.moveLog(ErrAbsurdSize, headerOffset1+72, "the log lay farther than any image reaches")
+	case logLen == 0:
+		err = r.moveLog(ErrNoLog, im.headerAt()+68, mib, "the file had no log")
+	case lost:
+		err = r.moveLog(ErrLogPlace, im.headerAt()+72, mib, "the log lay beyond the file's end")
+	case inRegion != 0:
+		err = r.moveLog(ErrOverlap, inRegion, logLen, "a region lay in the log")
 	case inLog != 0:
-		err = r.moveLog(ErrOverlap, inLog, "a block lay in the log")
+		err = r.moveLog(ErrOverlap, inLog, logLen, "a block lay in the log")
 	}
 	if err == nil && inBAT != 0 {
 		err = r.moveBAT(inBAT)
@@ -90,24 +100,25 @@ func (r *repairer) moveBAT(at int64) error {
 	return nil
 }
 
-// moveLog leaves the log's place. A block that lies in it would change with the first
-// entry that a log there takes.
-func (r *repairer) moveLog(f Flaw, at int64, why string) error {
+// moveLog gives the image another log, of n bytes. What lies in the old one's place
+// would change with the first entry that a log there takes. Nothing in the old one is
+// needed: it was replayed, or dropped.
+func (r *repairer) moveLog(f Flaw, at, n int64, why string) error {
 	im := r.im
 	if err := im.begin(false); err != nil {
 		return err
 	}
 	h := im.hdr
-	to, _, err := im.space.alloc(int64(h.LogLength))
+	to, _, err := im.space.alloc(n)
 	if err != nil {
 		return err
 	}
-	r.did(f, at, false, "%s (%#x+%#x); it was moved to %#x", why, h.LogOffset, h.LogLength, to)
+	r.did(f, at, false, "%s (%#x+%#x); it is at %#x+%#x now", why, h.LogOffset, h.LogLength, to, n)
 	if err := r.b.Flush(); err != nil { // the file is as long as the header will say
 		return err
 	}
-	h.LogOffset = uint64(to)
-	im.j.off = to
+	h.LogOffset, h.LogLength = uint64(to), uint32(n)
+	im.j.off, im.j.length = to, n
 	return im.writeHeaders(h, false)
 }
 

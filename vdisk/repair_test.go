@@ -284,7 +284,7 @@ func TestALogFarAwayIsGivenUpAndMovesNear(t *testing.T) {
 	p.changeHeaders(func(h *header) { h.LogOffset, h.LogGUID = 1<<52, NewGUID() })
 	fixes, err := Repair(p.Memory, RepairOptions{})
 	has := func(f Flaw) bool { return slices.ContainsFunc(fixes, func(x Fix) bool { return x.Name == f }) }
-	if err != nil || !has(ErrLog) || !has(ErrAbsurdSize) {
+	if err != nil || !has(ErrLog) || !has(ErrLogPlace) {
 		t.Errorf("done: %v, %v", fixes, err)
 	}
 	im, err := Open(p.Memory, Options{})

@@ -1,9 +1,6 @@
 package vdisk
 
-import (
-	"fmt"
-	"io"
-)
+import "fmt"
 
 // maxInUse is how far into a file anything may lie: four times the largest disk. What
 // is known of a file's space grows with that.
@@ -56,11 +53,17 @@ func (u *usage) free(end int64, f func(off, n int64)) {
 // stops the scan by returning an error.
 func (im *Image) scan(size int64, report func(error) error) (*usage, error) {
 	u := &usage{}
-	if end := im.hdr.LogOffset + uint64(im.hdr.LogLength); size > maxInUse || end > maxInUse {
-		return nil, ErrAbsurdSize.at(headerOffset1, "the file is %d bytes long and its log ends at %#x, farther than any image reaches", size, end)
+	if size > maxInUse {
+		return nil, ErrAbsurdSize.at(0, "the file is %d bytes long, farther than any image reaches", size)
 	}
 	u.take(0, headerSectionSize)
-	u.take(int64(im.hdr.LogOffset), int64(im.hdr.LogLength))
+	if im.hdr.logWithin(size) {
+		u.take(int64(im.hdr.LogOffset), int64(im.hdr.LogLength))
+	} else if im.hdr.LogLength != 0 {
+		if err := report(ErrLogPlace.at(im.headerAt()+72, "the log (%#x+%#x) lies beyond the file's end %#x", im.hdr.LogOffset, im.hdr.LogLength, size)); err != nil {
+			return nil, err
+		}
+	}
 	for _, r := range im.regions {
 		if int64(r.Offset)+int64(r.Length) > roundUp(size, mib) {
 			continue // an optional region that is not there
@@ -68,16 +71,8 @@ func (im *Image) scan(size int64, report func(error) error) (*usage, error) {
 		u.take(int64(r.Offset), int64(r.Length))
 	}
 	total := 8 * int64(im.g.entries)
-	buf := make([]byte, min(mib, total))
-	for at := int64(0); at < total; at += mib {
-		b := buf[:min(mib, total-at)]
-		if n, err := im.b.ReadAt(b, im.batOff+at); n < len(b) {
-			if err == io.EOF {
-				err = ErrTruncated.at(im.batOff+at+int64(n), "the file ends within the block allocation table")
-			}
-			return nil, err
-		}
-		for i := 0; i < len(b); i += 8 {
+	there, err := im.eachPiece(total, func(at int64, b []byte) error {
+		for i := 0; i+8 <= len(b); i += 8 {
 			e := batEntry(le.Uint64(b[i:]))
 			if e == 0 {
 				continue
@@ -85,10 +80,17 @@ func (im *Image) scan(size int64, report func(error) error) (*usage, error) {
 			index := uint64(at+int64(i)) / 8
 			if err := im.scanEntry(u, index, e, size); err != nil {
 				if err = report(err); err != nil {
-					return nil, err
+					return err
 				}
 			}
 		}
+		return nil
+	})
+	if err == nil && there < total {
+		err = ErrTruncated.at(im.batOff+there, "the file ends within the block allocation table")
+	}
+	if err != nil {
+		return nil, err
 	}
 	return u, nil
 }
