@@ -114,6 +114,11 @@ func Create(b Backing, o CreateOptions) error {
 			from, to = first, end
 		}
 	}
+	if f, ok := b.(interface{ settle(n int64) error }); ok && kept == 0 {
+		if err := f.settle(min(mdAt, 2*mib)); err != nil {
+			return fmt.Errorf("vdisk: create: %w", err)
+		}
+	}
 	regions := encodeRegions([]region{
 		{ID: regionBAT, Offset: uint64(batAt), Length: uint32(batLen), Required: true},
 		{ID: regionMetadata, Offset: uint64(mdAt), Length: uint32(len(md)), Required: true},

@@ -153,6 +153,19 @@ func (b *File) Truncate(size int64) error {
 	return b.f.Truncate(size)
 }
 
+// settle has the file system give the beginning of a new file its place, in one piece:
+// headers and log are then written over and never again allocated. Each for itself they
+// are more extents than an inode of ext4 holds (four; kernel documentation, ext4,
+// "Extent Tree"), and a flush after an allocation has to journal one block more.
+func (b *File) settle(n int64) error {
+	for at := int64(0); at < n && b.fixed == 0; at += int64(len(zeroes)) {
+		if _, err := b.f.WriteAt(zeroes[:min(n-at, int64(len(zeroes)))], at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func (b *File) Close() error {
 	var err error
 	if b.direct != nil {
