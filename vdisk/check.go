@@ -143,18 +143,23 @@ type Info struct {
 
 // Info reads the whole BAT.
 func (im *Image) Info() (Info, error) {
+	im.hdrMu.Lock()
 	i := Info{
 		Size: im.Size(), Kind: "dynamic", BlockSize: im.BlockSize(), LogicalSector: im.SectorSize(),
 		PhysicalSector: int(im.p.PhysicalSector), LogSize: int64(im.hdr.LogLength), LogInUse: !im.hdr.LogGUID.IsZero(),
 		Creator: im.creator, FileWriteGUID: im.hdr.FileWriteGUID.String(), DataWriteGUID: im.hdr.DataWriteGUID.String(), DiskID: im.p.Page83.String(),
 	}
+	im.hdrMu.Unlock()
 	switch {
 	case im.p.HasParent:
 		i.Kind = "differencing"
 	case im.p.LeaveAllocated:
 		i.Kind = "fixed"
 	}
-	for _, it := range im.items {
+	im.itemsMu.Lock()
+	items := im.items
+	im.itemsMu.Unlock()
+	for _, it := range items {
 		if it.ID == itemParentLocator && !it.User {
 			if l, err := decodeLocator(it.Data, 0); err == nil {
 				for _, k := range []string{keyRelative, keyVolume, keyAbsolute} {

@@ -68,6 +68,42 @@ func (im *Image) eachPiece(n int64, f func(at int64, p []byte) error) (there int
 	return n, nil
 }
 
+// NextData is the first place of the disk at or behind off that may hold anything but
+// zeroes, or its size, while nobody writes. It looks at tables and at the holes of
+// files, here and below, not at data.
+func (im *Image) NextData(off int64) (int64, error) {
+	bs := int64(im.p.BlockSize)
+	for n := uint64(off / bs); ; n++ {
+		e, there, err := im.lookup(n)
+		if err != nil || !there {
+			return im.Size(), err
+		}
+		start := int64(n) * bs
+		at, end := max(off, start), min(start+bs, im.Size())
+		next := end
+		switch {
+		case e.state() == partial:
+			next = at
+		case e.state() == present:
+			here, err := nextData(im.b, e.offset()+at-start)
+			if err != nil {
+				return 0, err
+			}
+			next = here - e.offset() + start
+		case e.state() == notPresent && im.parent != nil && at < im.parent.Size():
+			if next, err = im.parent.NextData(at); err != nil {
+				return 0, err
+			}
+			if next == im.parent.Size() {
+				next = end
+			}
+		}
+		if next < end {
+			return max(at, next), nil
+		}
+	}
+}
+
 // NextData probes pages as long as that is cheaper than looking at all there are.
 func (m *Memory) NextData(off int64) (int64, error) {
 	m.mu.RLock()

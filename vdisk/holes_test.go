@@ -210,3 +210,81 @@ func TestWhatIsPassedOverReadsAsZero(t *testing.T) {
 		}
 	}
 }
+
+// Who copies a disk is told where its data may be: in a block's place that is a hole,
+// in zeroed blocks and in what nobody wrote below there is none.
+func TestADiskTellsWhereItsDataIs(t *testing.T) {
+	const bs, size = 2 * mib, 40*mib - 4096
+	rng := rand.New(rand.NewPCG(9, 9))
+	write := func(im *Image, m *model) {
+		for range 8 {
+			p := make([]byte, 4096*(1+rng.Int64N(8)))
+			fill(rng, p)
+			off := rng.Int64N(size/4096-8) * 4096
+			copy(m.data[off:], p)
+			if _, err := im.WriteAt(p, off); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for _, n := range rng.Perm(size / bs)[:4] {
+			clear(m.data[n*bs:][:bs])
+			if err := im.WriteZeroes(int64(n)*bs, bs); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, fixed := range []bool{false, true} {
+		base, m := NewMemory(), &model{make([]byte, size)}
+		if err := Create(base, CreateOptions{Size: size - bs, BlockSize: bs, Fixed: fixed}); err != nil {
+			t.Fatal(err)
+		}
+		im, err := Open(base, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := im.Resize(t.Context(), size); err != nil {
+			t.Fatal(err)
+		}
+		write(im, m)
+		for _, child := range []bool{false, true} {
+			if child {
+				if err := im.Close(); err != nil {
+					t.Fatal(err)
+				}
+				parent, err := Open(base, Options{ReadOnly: true})
+				if err != nil {
+					t.Fatal(err)
+				}
+				b := NewMemory()
+				if err := Create(b, CreateOptions{Parent: parent, BlockSize: bs / 2}); err != nil {
+					t.Fatal(err)
+				}
+				parent.Close()
+				if im, err = Open(b, Options{Parent: func([]ParentPath) (Backing, error) { return base.Snapshot(), nil }}); err != nil {
+					t.Fatal(err)
+				}
+				if err := im.Resize(t.Context(), size+bs); err != nil {
+					t.Fatal(err)
+				}
+				m.data = append(m.data, make([]byte, bs)...)
+				write(im, m)
+			}
+			passed := int64(0)
+			for off := int64(0); off < im.Size(); {
+				at, err := im.NextData(off)
+				if err != nil || at < off || at > im.Size() {
+					t.Fatalf("data from %d on at %d, %v", off, at, err)
+				}
+				if !allZero(m.data[off:at]) {
+					t.Fatalf("from %d to %d there is data", off, at)
+				}
+				passed += at - off
+				off = at + 4096
+			}
+			if passed < im.Size()/4 {
+				t.Errorf("fixed %v, child %v: of %d bytes, %d are passed over", fixed, child, im.Size(), passed)
+			}
+		}
+		im.Close()
+	}
+}

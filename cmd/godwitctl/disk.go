@@ -431,21 +431,7 @@ func (c *diskCommand) openSource(name string) (*source, error) {
 		if c.sector == 0 {
 			c.sector = im.SectorSize()
 		}
-		next := func(off int64) (int64, error) {
-			found := im.Size()
-			err := im.Extents(off, func(x vdisk.Extent) error {
-				if x.Zero {
-					return nil
-				}
-				found = max(off, x.Offset)
-				return io.EOF
-			})
-			if err == io.EOF {
-				err = nil
-			}
-			return found, err
-		}
-		return &source{im, im.Size(), next, im.Close, im.UserItems()}, nil
+		return &source{im, im.Size(), im.NextData, im.Close, im.UserItems()}, nil
 	}
 	f, err := os.Open(name)
 	if err != nil {
