@@ -119,6 +119,13 @@ var cold = []string{
 // equal images, wherever they were built.
 func compile(out, pkg, entry string) error {
 	args := []string{"build", "-trimpath", "-buildvcs=false", "-ldflags", boot.LinkerFlags(entry)}
+	lean, err := leanModules(pkg)
+	if err != nil {
+		return err
+	}
+	if lean != "" {
+		args = append(args, "-modfile="+lean)
+	}
 	for _, p := range cold {
 		args = append(args, "-gcflags="+p+"=-l")
 	}
@@ -133,7 +140,7 @@ func compile(out, pkg, entry string) error {
 
 // writeFile replaces a file whole, so that an emulator started meanwhile reads the old or the new one.
 func writeFile(name string, data []byte) error {
-	tmp := name + ".new"
+	tmp := fmt.Sprintf("%s.new-%d", name, os.Getpid())
 	if err := os.WriteFile(tmp, data, 0o666); err != nil {
 		return err
 	}

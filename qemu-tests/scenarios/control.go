@@ -17,7 +17,7 @@ import (
 
 func controls() []*rig.Scenario {
 	return []*rig.Scenario{{
-		Name: "godwitctl", About: "the Linux program manages a host over TCP: a guest's whole life, JSON, errors with exit status 1", Limit: 3 * time.Minute,
+		Name: "godwitctl", About: "the Linux program manages a host over TCP: a guest's whole life, JSON, errors with exit status 1, wrong calls with 2", Limit: 3 * time.Minute,
 		Skip: onQEMU, Run: controlFromLinux,
 	}}
 }
@@ -139,19 +139,21 @@ func controlSteps(ctx context.Context, t *rig.T, c ctl) error {
 	}
 	// Errors come from the host, or from the program itself, which says so in another way.
 	for _, bad := range []struct {
-		args []string
-		want string
+		args   []string
+		status int
 	}{
-		{[]string{"vm", "start", "nobody"}, "error: "},
-		{[]string{"vm", "delete", guestName}, "error: "}, // it runs
-		{[]string{"fly"}, "error: "},
+		{[]string{"vm", "start", "nobody"}, 1},
+		{[]string{"vm", "delete", guestName}, 1}, // it runs
+		{[]string{"selftest", "crash", "nil"}, 1},
+		{[]string{"vm", "start"}, 2},
+		{[]string{"fly"}, 2},
 	} {
 		out, complaint, status, err := c.run(ctx, bad.args...)
 		if err != nil {
 			return err
 		}
-		if status != 1 || !strings.HasPrefix(complaint, bad.want) {
-			return fmt.Errorf("godwitctl %s: exit status %d, %q and %q; want 1 and an error", strings.Join(bad.args, " "), status, out, complaint)
+		if status != bad.status || !strings.HasPrefix(complaint, "error: ") {
+			return fmt.Errorf("godwitctl %s: exit status %d, %q and %q; want %d and an error", strings.Join(bad.args, " "), status, out, complaint, bad.status)
 		}
 	}
 	for _, s := range []struct {
