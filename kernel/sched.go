@@ -329,7 +329,8 @@ func preempt(c *cpu) {
 var pollIdle uint32
 
 // SetPollIdle tells whether idle CPUs look for work without end instead of halting: for
-// emulators whose clock leaps while all CPUs are halted.
+// Bochs, whose clock leaps while all CPUs are halted. QEMU's TCG was seen to deliver no
+// interrupts to a CPU that polls.
 func SetPollIdle(poll bool) {
 	v := uint32(0)
 	if poll {

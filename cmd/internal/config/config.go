@@ -95,7 +95,7 @@ var options = []option{
 		c.Panic = v
 		return nil
 	}},
-	{"idle", "idle=halt | idle=poll", "what a CPU without work does (default: halt); poll is for emulators whose clock leaps while all CPUs are halted", func(c *Config, v string) error {
+	{"idle", "idle=halt | idle=poll", "what a CPU without work does (default: halt); poll is for Bochs only, whose clock leaps while all CPUs are halted: on QEMU such a host hears nothing more", func(c *Config, v string) error {
 		if v != "halt" && v != "poll" {
 			return fmt.Errorf("%q is neither halt nor poll", v)
 		}
