@@ -24,6 +24,8 @@ type Backend struct {
 
 	briefly uint64 // briefNS in ticks
 
+	machineCheck func() // runs the kernel's handler
+
 	// shunBoot keeps guests off CPU 0. In QEMU's TCG (seen: 7.2, unchanged in 10)
 	// whatever restores the x87 state on any CPU also clears a bit, IGNNE, among
 	// CPU 0's flags, with a plain read and write from another thread: a change of the
@@ -67,6 +69,7 @@ func Open() (*Backend, error) {
 		return nil, err
 	}
 	b.base = addressOf(b.iopm.Data) - uintptr(b.iopm.Phys)
+	b.machineCheck = machineCheck
 	b.briefly = kernel.TSCFrequency() / 1e6 * briefNS / 1000
 	if b.shunBoot = kernel.OnTCG() && kernel.NumCPU() > 1; b.shunBoot {
 		b.caps.Notes = append(b.caps.Notes, "QEMU's emulated processors disturb CPU 0: guests run on the others")

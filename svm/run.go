@@ -188,11 +188,17 @@ func run(arg unsafe.Pointer) {
 	if v.drLive {
 		saveDR(&v.dr)
 	}
-	if m.exitCode == exitException+vcpu.VecMC {
-		machineCheck()
-	}
+	v.handOver()
 	v.word.And(kicked)
 	v.outcome = exited
+}
+
+// handOver has the host's handler run, on the CPU that it is about, for a machine check
+// that ended the stay in the guest.
+func (v *VCPU) handOver() {
+	if v.vm.exitCode == exitException+vcpu.VecMC {
+		v.space.b.machineCheck()
+	}
 }
 
 // replaces notes that v is the VCPU that c runs, and tells whether a prediction barrier

@@ -568,3 +568,33 @@ func TestKickBeforeRunIsNotLost(t *testing.T) {
 		t.Errorf("%v, %v", e.Reason, err)
 	}
 }
+
+// A machine check that comes while a guest runs is the host's: its handler runs once,
+// the guest goes on if that returns, and loses no event that was being delivered.
+func TestMachineChecksReachTheHost(t *testing.T) {
+	v, _, _ := newTestVCPU(t, testSilicon)
+	told := 0
+	v.space.b.machineCheck = func() { told++ }
+	if v.vm.exceptions&(1<<vcpu.VecMC) == 0 {
+		t.Error("machine checks do not exit")
+	}
+	v.vm.exitCode = exitCPUID
+	if v.handOver(); told != 0 {
+		t.Error("CPUID is no machine check")
+	}
+	ext := vcpu.Event{Valid: true, Vector: 0x41}
+	if !v.Inject(ext) {
+		t.Fatal("Inject")
+	}
+	v.armEvent()
+	v.vm.exitCode, v.vm.exitIntInfo = exitException+vcpu.VecMC, eventValid|0x41
+	v.handOver()
+	v.settleEvent()
+	var e vcpu.Exit
+	if v.handle(&e) {
+		t.Errorf("the VMM is told of %v", e.Reason)
+	}
+	if told != 1 || v.Pending() != ext {
+		t.Errorf("%d machine checks, %+v queued", told, v.Pending())
+	}
+}

@@ -142,6 +142,22 @@ func TestHostNMIAndMachineCheckReachTheHost(t *testing.T) {
 	}
 }
 
+// One that comes during an entry ends it before the guest runs. The guest's state is
+// whole, but the entry is not tried again: the host's handler, which has run, did not
+// expect to return.
+func TestMachineCheckDuringAnEntryReachesTheHost(t *testing.T) {
+	m, _, v := start(t)
+	load(t, v, long())
+	m.guest = func(g *guest) { g.exit(reasonEntryFailed|reasonEntryMachine, 0) }
+	var e vcpu.Exit
+	if err := v.Run(&e); err == nil || !strings.Contains(err.Error(), "VM entry failed: machine check") {
+		t.Errorf("%v", err)
+	}
+	if m.mces != 1 || m.nmis != 0 {
+		t.Errorf("%d machine checks, %d NMIs", m.mces, m.nmis)
+	}
+}
+
 func TestEntryFailuresAreExplained(t *testing.T) {
 	m, _, v := start(t)
 	load(t, v, long())
