@@ -137,6 +137,7 @@ func TestLoadNamesTheCheckThatFails(t *testing.T) {
 		{long, func(s *state) { s.XSAVE[xOffBV] |= xAVX }, "component 2 ends at 832"},
 		{long, func(s *state) { s.XSAVE[xOffBV+15] = 0x80 }, "byte 15 is 0x80"},
 		{long, func(s *state) { s.XSAVE[xOffMXCSR+2] = 1 }, "MXCSR is 0x11f80: reserved bits 0x10000"},
+		{long, func(s *state) { s.XSAVE[xOffMXCSR+2] = 2 }, "MXCSR is 0x21f80: the guest uses AMD's misaligned SSE mode (bit 17), which this processor lacks"},
 		{long, func(s *state) { s.Regs.CR8 = 16 }, "CR8"},
 		{long, func(s *state) { s.Activity = vcpu.Shutdown + 1 }, "activity 4"},
 	} {

@@ -77,7 +77,10 @@ func (l *xlayout) check(x []byte, mxcsr uint32) error {
 			return fmt.Errorf("XSAVE area of %d bytes; component %d ends at %d", len(x), i, l.off[i]+l.len[i])
 		}
 	}
-	if v := binary.LittleEndian.Uint32(x[xOffMXCSR:]); v&^mxcsr != 0 {
+	const misaligned = 1 << 17 // APM vol. 1, 4.2.2
+	if v := binary.LittleEndian.Uint32(x[xOffMXCSR:]); v&^mxcsr == misaligned {
+		return fmt.Errorf("MXCSR is %#x: the guest uses AMD's misaligned SSE mode (bit 17), which this processor lacks", v)
+	} else if v&^mxcsr != 0 {
 		return fmt.Errorf("MXCSR is %#x: reserved bits %#x", v, v&^mxcsr)
 	}
 	return nil
