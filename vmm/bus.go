@@ -16,10 +16,12 @@ type portRange struct {
 }
 
 // portTable holds the ranges by their first port. Below isaPorts, where a PC's own
-// devices are, isa has each port's.
+// devices are, isa has each port's, and one whom an access of one byte goes to, past a
+// device.Bytes.
 type portTable struct {
 	ranges []portRange
 	isa    [isaPorts]device.PortDevice
+	one    [isaPorts]device.PortDevice
 }
 
 const isaPorts = 0x400
@@ -27,8 +29,12 @@ const isaPorts = 0x400
 func newPortTable(ranges []portRange) *portTable {
 	t := &portTable{ranges: ranges}
 	for _, r := range ranges {
+		one := r.dev
+		if b, ok := r.dev.(*device.Bytes); ok {
+			one = b.Device
+		}
 		for p := int(r.first); p <= int(r.last) && p < isaPorts; p++ {
-			t.isa[p] = r.dev
+			t.isa[p], t.one[p] = r.dev, one
 		}
 	}
 	return t
@@ -97,8 +103,11 @@ func (b *bus) AddMMIO(start, size uint64, d device.MMIODevice) error {
 }
 
 // at is the device at a port, nil if there is none.
-func (t *portTable) at(p uint16) device.PortDevice {
+func (t *portTable) at(p uint16, size int) device.PortDevice {
 	if p < isaPorts {
+		if size == 1 {
+			return t.one[p]
+		}
 		return t.isa[p]
 	}
 	return t.search(p)
@@ -126,7 +135,7 @@ func (all *portTable) search(p uint16) device.PortDevice {
 
 // In reads a port; nobody's ports read as ones, as on a PC's bus.
 func (b *bus) In(p uint16, size int) uint32 {
-	if d := b.ports.Load().at(p); d != nil {
+	if d := b.ports.Load().at(p, size); d != nil {
 		return d.In(p, size)
 	}
 	b.lostPort.Add(1)
@@ -134,7 +143,7 @@ func (b *bus) In(p uint16, size int) uint32 {
 }
 
 func (b *bus) Out(p uint16, size int, v uint32) {
-	if d := b.ports.Load().at(p); d != nil {
+	if d := b.ports.Load().at(p, size); d != nil {
 		d.Out(p, size, v)
 		return
 	}
