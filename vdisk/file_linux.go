@@ -198,7 +198,11 @@ func CheckPath(path string) ([]Finding, error) {
 	if err != nil {
 		return nil, err
 	}
-	return Check(b, Options{Parent: parentFinder(path)})
+	fs, err := Check(b, Options{Parent: parentFinder(path)})
+	if err != nil {
+		err = fmt.Errorf("%s: %w", path, err)
+	}
+	return fs, err
 }
 
 // RepairPath repairs the image in a file, which nobody else may have open.

@@ -334,7 +334,7 @@ func human(n int64) string {
 func (c *diskCommand) check(_ context.Context, names []string) (int, error) {
 	fs, err := vdisk.CheckPath(names[0])
 	if err != nil {
-		return 1, fmt.Errorf("%s: %w", names[0], err)
+		return 1, err
 	}
 	damage := 0
 	for _, f := range fs {

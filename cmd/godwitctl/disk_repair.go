@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
+	"os"
 
 	"godwit/vdisk"
 )
@@ -11,17 +12,25 @@ import (
 func (c *diskCommand) repair(_ context.Context, names []string) (int, error) {
 	name := names[0]
 	fixes, err := vdisk.RepairPath(name, vdisk.RepairOptions{DryRun: c.dry})
+	if err != nil && c.json { // what was done until then is told as well
+		c.show(struct {
+			File   string      `json:"file"`
+			DryRun bool        `json:"dry_run"`
+			Fixes  []vdisk.Fix `json:"fixes"`
+			Error  string      `json:"error"`
+		}{name, c.dry, append([]vdisk.Fix{}, fixes...), err.Error()}, nil)
+		fmt.Fprintf(os.Stderr, "godwitctl: disk repair: %v\n", err)
+		return 1, nil
+	}
 	if err != nil {
-		if !c.json {
-			c.showFixes(name, fixes)
-		}
+		c.showFixes(name, fixes)
 		return 1, err
 	}
 	left := []vdisk.Finding{}
 	damage := 0
 	if !c.dry {
 		if left, err = vdisk.CheckPath(name); err != nil {
-			return 1, fmt.Errorf("%s: after the repair: %w", name, err)
+			return 1, fmt.Errorf("after the repair: %w", err)
 		}
 		for _, f := range left {
 			if f.Damage {
