@@ -227,7 +227,7 @@ func bootTyping(ctx context.Context, t *rig.T) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	_, err = m.Await(ctx, "the answer to what was typed", regexp.MustCompile(`godwit> help reboot\nreboot`), rig.CommandPatience)
+	_, err = m.Await(ctx, "the answer to what was typed", regexp.MustCompile(`godwit> help reboot\n(godwit: [^\n]*\n)*reboot`), rig.CommandPatience)
 	return err
 }
 
