@@ -38,15 +38,26 @@ var txBurst = 16
 // them, and the bytes behind the one that waited would make another line without it.
 var early struct {
 	n int
-	b [64]byte
+	b [256]byte
 }
+
+// earlyLooks is how often the next byte is looked for behind one that waited: some ten
+// milliseconds. An emulator hands over what was typed byte by byte, each when the one
+// before has been read, and one that comes just before the FIFOs are switched on is lost.
+// Where none waits, nobody has typed, and nothing is waited for.
+const earlyLooks = 20_000
 
 func initSerial() {
 	Out8(com1.Base+uart.IER, 0)
 	Out8(com1.Base+uart.LCR, lcr8N1) // for the receiver to be at hand
-	for early.n < len(early.b) && received() {
-		early.b[early.n] = In8(com1.Base + uart.RBR)
-		early.n++
+	for looks := 0; early.n < len(early.b) && looks < earlyLooks; looks++ {
+		if received() {
+			early.b[early.n] = In8(com1.Base + uart.RBR)
+			early.n++
+			looks = 0
+		} else if early.n == 0 {
+			break
+		}
 	}
 	Out8(com1.Base+uart.LCR, lcrDLAB)
 	Out8(com1.Base, baudDivide)
