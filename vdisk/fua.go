@@ -20,12 +20,9 @@ func (im *Image) writeFUA(bufs [][]byte, off int64) (done bool, err error) {
 	if !ok || len(bufs) == 0 {
 		return false, nil
 	}
-	var n int64
-	for _, b := range bufs {
-		if uint32(len(b))%im.p.LogicalSector != 0 {
-			return false, im.check(0, int64(len(b)))
-		}
-		n += int64(len(b))
+	n, err := im.whole(bufs)
+	if err != nil {
+		return false, err
 	}
 	if err := im.startWrite(off, n); err != nil {
 		return false, err

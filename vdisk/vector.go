@@ -59,12 +59,21 @@ func (im *Image) transfer(bufs [][]byte, off int64, write bool) error {
 	return nil
 }
 
-// transferBlock does it if the block is all here; done says whether.
-func (im *Image) transferBlock(v vectored, block uint64, in int64, bufs [][]byte, n int64, write bool) (done bool, err error) {
+// whole tells how long buffers are, and refuses one that is not whole sectors.
+func (im *Image) whole(bufs [][]byte) (n int64, err error) {
 	for _, b := range bufs {
 		if uint32(len(b))%im.p.LogicalSector != 0 {
-			return false, im.check(0, int64(len(b)))
+			return 0, im.check(0, int64(len(b)))
 		}
+		n += int64(len(b))
+	}
+	return n, nil
+}
+
+// transferBlock does it if the block is all here; done says whether.
+func (im *Image) transferBlock(v vectored, block uint64, in int64, bufs [][]byte, n int64, write bool) (done bool, err error) {
+	if _, err := im.whole(bufs); err != nil {
+		return false, err
 	}
 	if err := im.check(int64(block)*int64(im.p.BlockSize)+in, n); err != nil {
 		return false, err
