@@ -98,7 +98,7 @@ func (p paces) carry(n int, ask bool, always bool) (total time.Duration) {
 	return time.Duration(carried)
 }
 
-// A8: on lines of three speeds, with pages of all kinds, on hosts quick and slow, the
+// On lines of three speeds, with pages of all kinds, on hosts quick and slow, the
 // choice is within a twentieth of the better of the two ways; and where pages change
 // on the way, better than both.
 func TestTheChoiceComesWithinATwentiethOfTheBestWay(t *testing.T) {

@@ -5,7 +5,7 @@ import "math/bits"
 // A write fault costs the guest an exit, whatever number of pages it opens; each
 // page opened in vain costs the line a page. So many pages to a fault pay while
 // much has to be sent again anyway, and one page when little is left and every
-// page of it will be downtime (A3, A6). The counter that the size follows is the
+// page of it will be downtime. The counter that the size follows is the
 // number of outstanding pages: those of the round not sent yet and those written
 // meanwhile.
 const (

@@ -12,7 +12,7 @@ func (g *simGuest) step1(n int) {
 	}
 }
 
-// PATENTS A6: a sequential writer takes 1/N of the faults.
+// A sequential writer takes 1/N of the faults.
 func TestGroupsCutASequentialWritersFaultsByTheirSize(t *testing.T) {
 	const pages = 4096
 	for group := 1; group <= MaxGroup; group *= 4 {

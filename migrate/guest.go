@@ -50,17 +50,17 @@ type Guest interface {
 	Machine() Machine
 
 	// BeginTracking takes the guest for a migration and makes every page of
-	// its RAM read-only in the second-level tables (A1). On return every later
+	// its RAM read-only in the second-level tables. On return every later
 	// write, by a VCPU, an emulated device, a clock page or anybody else, is
 	// recorded before it happens. It fails if the guest is taken already or
 	// does not run.
 	//
 	// group is how many pages one write fault opens: the naturally aligned
-	// block of that many pages around the faulting one, cut to its region
-	// (A2). All of them count as written. It is a power of two from 1 to
+	// block of that many pages around the faulting one, cut to its region.
+	// All of them count as written. It is a power of two from 1 to
 	// MaxGroup.
 	BeginTracking(group int) error
-	// SetGroup changes the group's size for the faults to come (A3).
+	// SetGroup changes the group's size for the faults to come.
 	SetGroup(pages int)
 	// EndTracking ends what BeginTracking began and makes memory writable at
 	// full speed again. Calling it when no tracking is on does nothing.
@@ -70,7 +70,7 @@ type Guest interface {
 	// these were. All that is complete when it returns: no VCPU holds a
 	// translation any more through which it could write one of them
 	// unrecorded, so a page read after this either is as it will stay or will
-	// be harvested again (A7). dirty has a bit for every page below the end of
+	// be harvested again. dirty has a bit for every page below the end of
 	// the last region.
 	Harvest(dirty Bitmap) int
 	// Written tells whether the page has been written since the last Harvest:

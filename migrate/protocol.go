@@ -27,10 +27,13 @@ package migrate
 //	  |                                             |
 //	  | pauses the guest                            |                    nobody
 //	  |  Round n {last}, Pages ..., RoundEnd        |
-//	  |  Verify ... (only if that was agreed on)    |
+//	  |-------------------------------------------->| every page has come
+//	  |     RoundDone (read only behind StateEnd)   | at least once
+//	  |<--------------------------------------------|
+//	  |  Verify ... (only if that was agreed on)    | compares sums
 //	  |  State ..., StateEnd {length, CRC}          |
-//	  |-------------------------------------------->| loads it; every page
-//	  |                     RoundDone, Prepared     | has come at least once
+//	  |-------------------------------------------->| loads it
+//	  |                                 Prepared    |
 //	  |<--------------------------------------------|
 //	  | commit record: state Committing             |
 //	  |  Commit {id}                                |
@@ -40,8 +43,8 @@ package migrate
 //	  |<--------------------------------------------| record: Started
 //	  | releases its copy                           |                    target
 //
-// Alive goes both ways whenever a side has sent nothing else for one interval.
-// Fail can take the place of any message of the target before Started, and of
+// From HelloReply on Alive goes both ways whenever a side has sent nothing else
+// for one interval (Timing.Tick). Fail can take the place of any message of the target before Started, and of
 // any of the source before Commit.
 //
 // ## Who runs the guest
@@ -92,18 +95,25 @@ package migrate
 //
 // ## States of the source
 //
+// stateNext in source.go is the same as a table; any other step is a panic.
+//
 //	Idle > Connecting > Copying > Stopping > Sending > Committing > Done
-//	          |           |          |          |        |    |      ^
-//	          v           v          v          v        |    v      |
-//	        Failed, Cancelled <--------------------------+  InDoubt -+
-//	        (Failed only, from Committing and InDoubt) <------+
+//	           |           |          |         |        |    |      ^
+//	           +-----------+----------+---------+        |    v      |
+//	                       v                             |  InDoubt -+
+//	               Failed, Cancelled                     v    v
+//	                                                     Failed
 //
 // ## States of the target
 //
-//	Greeting > Describing > Preparing > BetweenRounds <> InRound
-//	                                                        |
-//	                                                        v
-//	                        Started < Starting < Prepared < Loading
+// targetNext in target.go is the same as a table. A connection that only asks
+// (Query) is answered in Greeting and ends there.
+//
+//	Greeting > Describing > Preparing > BetweenRounds > InRound > Loading
+//	                                          ^            |         |
+//	                                          +------------+         v
+//	                                 Started < Starting < Prepared <-+
+//
 //	from all but Started: Aborted
 //
 // ## Versions

@@ -2,11 +2,16 @@
 // happens at each exit, its life from creation to deletion, and its state on the
 // way to another host. It knows the hardware only through package vcpu.
 //
+// docs/guests.md says what a guest sees. A Registry (registry.go) holds a host's
+// machines; vm.go is one, life.go its states, cpu.go the loop of each processor and
+// exits.go what each exit leads to; platform.go puts devices in their places, state.go
+// saves and loads all of it.
+//
 // # Goroutines and locks
 //
 // Each virtual processor is a goroutine that enters the guest, looks at the exit
 // and enters again (cpu.go). It holds no lock while it does: ports and MMIO ranges
-// are found in tables that never change (bus.go), and what others want of it (an
+// are found in tables that are replaced whole (bus.go), and what others want of it (an
 // interrupt, a pause) is bits in one word (cpu.req). Pausing a machine ends the
 // goroutines; resuming starts new ones. So a machine whose state is looked at,
 // saved, reset or freed has no processor that could be in the way.

@@ -16,6 +16,8 @@
 //	vcpu.go         one processor, and how its state is cached
 //	run.go          Run: into the guest and out again
 //	exit.go         what each exit means
+//	cr.go, dr.go, msr.go, xsave.go   what the guest and the host share
+//	state.go        Load and Save
 //	event.go        injection, re-injection, windows
 //	check.go        the entry checks of chapter 26, done before the hardware does them
 //	word.go         the state word that Kick and Sync look at

@@ -1,5 +1,6 @@
 // Command godwit is the host image. Linked at a fixed address and wrapped by
-// package boot it boots on bare hardware; started on Linux it only says so.
+// package boot it boots on bare hardware; started on Linux it only says so. host.go
+// brings a host up; each file named after a command has what the console serves.
 package main
 
 import (

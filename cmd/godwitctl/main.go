@@ -1,4 +1,5 @@
-// Command godwitctl runs a Godwit host's commands from Linux.
+// Command godwitctl runs a Godwit host's commands from Linux (main.go), and works on
+// disk images there (disk.go).
 package main
 
 import (

@@ -1,4 +1,5 @@
-// Package rig runs scenarios on grounds and judges them.
+// Package rig runs scenarios on grounds and judges them: scenario.go is what a scenario is and has, host.go a booted Godwit,
+// guest.go a guest on it, runner.go and table.go a whole run.
 package rig
 
 import (
