@@ -49,9 +49,10 @@ var enabled struct {
 	b *Backend
 }
 
-// Open enables AMD-V on every CPU of the host, once; later calls return the same
-// Backend. The error says which feature is missing, or what locks it.
-func Open() (*Backend, error) {
+// Open enables AMD-V on every CPU of the host, once, for guests that are so far trusted;
+// later calls return the same Backend. The error says which feature is missing, or what
+// locks it.
+func Open(g x86.Guests) (*Backend, error) {
 	if !kernel.Running() {
 		return nil, errors.New("svm: not on bare hardware")
 	}
@@ -64,6 +65,12 @@ func Open() (*Backend, error) {
 	if err != nil {
 		return nil, err
 	}
+	kernel.OnEachCPU(func(id int) {
+		if id == 0 { // what it takes is tried, and seen to hold on the same CPU
+			si.protect(processor, g)
+		}
+	})
+	verwSelector = kernel.HostState(0).SS
 	b, err := newBackend(si, hostMemory{}, kernel.NumCPU())
 	if err != nil {
 		return nil, err
@@ -83,6 +90,9 @@ func Open() (*Backend, error) {
 	return b, nil
 }
 
+// processor is the calling CPU's.
+var processor = x86.Processor{CPUID: kernel.CPUID, Read: kernel.ReadMSRSafe, Write: kernel.WriteMSRSafe}
+
 // enable switches SVM on on the calling CPU (APM 15.4, 15.30.4).
 func (c *cpu) enable(id int, need *x86.Barriers) error {
 	if vmcr, ok := kernel.ReadMSRSafe(msrVMCR); ok && vmcr&vmcrDisabled != 0 {
@@ -94,10 +104,26 @@ func (c *cpu) enable(id int, need *x86.Barriers) error {
 	if need.AutoIBRS && !kernel.WriteMSRSafe(msrEFER, kernel.ReadMSR(msrEFER)|x86.EFERAuto) {
 		return fmt.Errorf("svm: CPU %d does not let EFER.AIBRSE be set, though CPUID 80000021h shows automatic IBRS", id)
 	}
+	if err := takeSettings(&processor, need); err != nil {
+		return fmt.Errorf("svm: CPU %d %w", id, err)
+	}
 	if !kernel.WriteMSRSafe(msrHSavePA, c.hsave.Phys) {
 		return fmt.Errorf("svm: CPU %d refuses %#x as its host save area", id, c.hsave.Phys)
 	}
 	kernel.WriteMSRSafe(msrTSCAux, c.tscAux) // which firmware may have left at anything; not all have it
+	return nil
+}
+
+// takeSettings gives a CPU what the first has taken.
+func takeSettings(p *x86.Processor, need *x86.Barriers) error {
+	if x := need.SpecCtrl; x != 0 && !p.Write(x86.MSRSpecCtrl, x) {
+		return fmt.Errorf("does not take %#x in SPEC_CTRL, though CPUID 80000008h shows STIBP", x)
+	}
+	for _, s := range need.Settings {
+		if !p.Set(s) {
+			return fmt.Errorf("does not take the bits %#x of MSR %#x, as the first CPU did: has the firmware given all CPUs the same microcode?", s.Bits, s.MSR)
+		}
+	}
 	return nil
 }
 

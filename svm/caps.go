@@ -2,6 +2,7 @@ package svm
 
 import (
 	"fmt"
+	"slices"
 
 	"godwit/vmm/vcpu"
 	"godwit/vmm/vcpu/x86"
@@ -64,6 +65,7 @@ type silicon struct {
 	mxcsrMask uint32
 	barriers  x86.Barriers
 	closed    []x86.Mitigation
+	warnings  []string   // of the barriers
 	xoffset   [64]uint32 // of each component of xcr0 in the XSAVE area
 	xend      [64]uint32
 }
@@ -135,12 +137,15 @@ func discover(cpuid cpuidFunc, rdmsr func(uint32) (uint64, bool), xgetbv func() 
 	s.invpcid = b&(1<<10) != 0
 	_, b, _, _ = cpuid(0x8000_0008, 0)
 	s.rdpru = b&(1<<4) != 0
-	s.barriers = x86.FindBarriers(cpuid, rdmsr)
-	if s.tcg() {
-		s.barriers.Exit = x86.FenceNone // it predicts nothing
-	}
-	s.closed = x86.Mitigations(false, s.barriers, cpuid, rdmsr)
 	return s, nil
+}
+
+// protect finds out which barriers guests that are so far trusted need here.
+func (s *silicon) protect(p x86.Processor, g x86.Guests) {
+	if s.barriers = x86.FindBarriers(false, p, g); s.tcg() { // it predicts nothing, and keeps nothing
+		s.barriers.Exit, s.barriers.Buffers, s.barriers.Divider, s.barriers.Settings = x86.FenceNone, false, false, nil
+	}
+	s.closed, s.warnings = x86.Mitigations(false, s.barriers, p), s.barriers.Notes()
 }
 
 func (s *silicon) capabilities() vcpu.Capabilities {
@@ -154,6 +159,7 @@ func (s *silicon) capabilities() vcpu.Capabilities {
 		PauseFilter:   s.has(featPause),
 		XCR0:          s.xcr0,
 		Mitigations:   s.closed,
+		Notes:         slices.Clone(s.warnings),
 	}
 	note := func(missing bool, text string) {
 		if missing {

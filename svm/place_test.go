@@ -29,42 +29,6 @@ func TestPredictionBarrierWhereACPUTurnsToAnotherVCPU(t *testing.T) {
 	}
 }
 
-// The return stack is filled anew after each stay in a guest, unless automatic IBRS has
-// the processor empty it. TCG predicts nothing.
-func TestGuestsDoNotSteerTheHost(t *testing.T) {
-	const ibpb, auto, nextRIP = 1 << 12, 1 << 8, featNextRIP
-	for _, c := range []struct {
-		name     string
-		features uint32
-		eax21    uint32
-		fill     uint64
-	}{
-		{"without automatic IBRS", featNested | nextRIP, 0, 1},
-		{"with it", featNested | nextRIP, auto, 0},
-		{"TCG", featNested, 0, 0},
-	} {
-		leaf := map[uint64][4]uint32{
-			0x8000_0000: {0x8000_0021}, 0x8000_0001: {0, 0, 4, 1 << 26}, 0x8000_0008: {48, ibpb},
-			0x8000_000a: {1, 16, 0, c.features}, 0x8000_0021: {c.eax21}, 1: {0, 0, 1 << 27}, 0xd: {7, 832},
-			2<<32 | 0xd: {256, 576},
-		}
-		si, err := discover(func(l, s uint32) (a, b, cx, d uint32) {
-			x := leaf[uint64(s)<<32|uint64(l)]
-			return x[0], x[1], x[2], x[3]
-		}, func(uint32) (uint64, bool) { return 0, false }, func() uint64 { return 7 })
-		if err != nil {
-			t.Fatal(err)
-		}
-		if si.barriers.AutoIBRS != (c.eax21 != 0) || len(si.capabilities().Mitigations) == 0 {
-			t.Errorf("%s: %+v", c.name, si.barriers)
-		}
-		v, _, _ := newTestVCPU(t, si)
-		if v.fill != c.fill {
-			t.Errorf("%s: filled: %d", c.name, v.fill)
-		}
-	}
-}
-
 // What VMRUN may keep of the VMCB and of the TLB (APM 15.15, 15.16), on silicon with
 // clean bits and flush by ASID and without.
 func TestWhatThePlaceOfAVCPUAllows(t *testing.T) {

@@ -7,7 +7,6 @@ import (
 	"godwit/kernel"
 	"godwit/vmm/mem"
 	"godwit/vmm/vcpu"
-	"godwit/vmm/vcpu/x86"
 )
 
 // A VCPU is one processor of a guest.
@@ -89,8 +88,9 @@ func newVCPU(s *Space) (*VCPU, error) {
 	if b.tcg() {
 		v.spy = 1
 	}
-	if b.barriers.Exit != x86.FenceNone {
-		v.fill = 1
+	v.fence = uint64(b.barriers.Exit)
+	if b.barriers.Buffers || b.barriers.Divider {
+		v.scrub = 1
 	}
 	v.setUpControls()
 	return v, nil

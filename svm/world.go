@@ -1,6 +1,9 @@
 package svm
 
-import "godwit/vmm/vcpu"
+import (
+	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
+)
 
 // A world is what the switch to the guest and back needs. The assembly knows the
 // fields' places from go_asm.h.
@@ -14,9 +17,20 @@ type world struct {
 	hxcr0 uint64
 	cr2   uint64
 	opt   uint64 // 1: XSAVEOPT exists
-	fill  uint64 // 1: the return stack is filled anew after the guest
+	scrub uint64 // 1: a division and VERW before the guest: see x86.Barriers.Divider and Buffers
+	fence uint64 // an x86.Fence, after the guest
 	spy   uint64 // 1: see what the guest has made of XCR0, since XSETBV does not exit
 }
+
+// The fences by the names that the assembly knows.
+const (
+	fenceReturns = uint64(x86.FenceReturns)
+	msrPredCmd   = x86.MSRPredCmd
+	predIBPB     = x86.PredIBPB
+)
+
+// verwSelector is one of writable data, for VERW, which clears buffers on its way.
+var verwSelector uint16
 
 // enter switches to the guest until its next exit.
 //

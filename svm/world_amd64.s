@@ -26,6 +26,23 @@
 
 #define GPR(n) (world_regs+8*n)
 
+// The guest's registers but RAX and RSP, from the world at DI. It changes no flags.
+#define LOAD_GUEST \
+	MOVQ	GPR(1)(DI), CX; \
+	MOVQ	GPR(2)(DI), DX; \
+	MOVQ	GPR(3)(DI), BX; \
+	MOVQ	GPR(5)(DI), BP; \
+	MOVQ	GPR(6)(DI), SI; \
+	MOVQ	GPR(8)(DI), R8; \
+	MOVQ	GPR(9)(DI), R9; \
+	MOVQ	GPR(10)(DI), R10; \
+	MOVQ	GPR(11)(DI), R11; \
+	MOVQ	GPR(12)(DI), R12; \
+	MOVQ	GPR(13)(DI), R13; \
+	MOVQ	GPR(14)(DI), R14; \
+	MOVQ	GPR(15)(DI), R15; \
+	MOVQ	GPR(7)(DI), DI
+
 // func enter(w *world)
 //
 // The stack holds what the guest's registers would overwrite: 0 w, 8 the guest's
@@ -63,21 +80,11 @@ sameCR2:
 	VMSAVE
 	MOVQ	world_vmcb(DI), AX
 	VMLOAD
-	MOVQ	GPR(1)(DI), CX
-	MOVQ	GPR(2)(DI), DX
-	MOVQ	GPR(3)(DI), BX
-	MOVQ	GPR(5)(DI), BP
-	MOVQ	GPR(6)(DI), SI
-	MOVQ	GPR(8)(DI), R8
-	MOVQ	GPR(9)(DI), R9
-	MOVQ	GPR(10)(DI), R10
-	MOVQ	GPR(11)(DI), R11
-	MOVQ	GPR(12)(DI), R12
-	MOVQ	GPR(13)(DI), R13
-	MOVQ	GPR(14)(DI), R14
-	MOVQ	GPR(15)(DI), R15
-	MOVQ	GPR(7)(DI), DI
+	CMPQ	world_scrub(DI), $0
+	JNE	scrub
+	LOAD_GUEST
 	VMRUN
+exited:
 	VMSAVE	// RAX is the VMCB's address again
 	MOVQ	DI, 8(SP)
 	MOVQ	0(SP), DI
@@ -96,10 +103,9 @@ sameCR2:
 	MOVQ	R15, GPR(15)(DI)
 	MOVQ	8(SP), BX
 	MOVQ	BX, GPR(7)(DI)
-	// Nothing of the guest's stays where the host's code could be misled to use it.
-	XORL	BX, BX
+	// Nothing of the guest's stays where the host's code could be misled to use it. BX
+	// and DX are given other values below, before the first return.
 	XORL	CX, CX
-	XORL	DX, DX
 	XORL	BP, BP
 	XORL	SI, SI
 	XORL	R8, R8
@@ -110,8 +116,18 @@ sameCR2:
 	XORL	R13, R13
 	XORL	R14, R14
 	XORL	R15, R15
-	CMPQ	world_fill(DI), $0
-	JEQ	filled
+	// What world.fence says (x86.Fence) stands before the first return, and interrupts,
+	// NMIs and machine checks wait until STGI. IBPB leaves the return stack alone before
+	// Zen 4 (APM vol. 3, E.4.7, IBPB_RET), so it is filled after it.
+	CMPQ	world_fence(DI), $const_fenceReturns
+	JCS	filled
+	JEQ	fill
+	MOVL	$const_msrPredCmd, CX
+	MOVL	$const_predIBPB, AX
+	XORL	DX, DX
+	WRMSR
+	XORL	CX, CX
+fill:
 	FILL_RETURNS
 filled:
 	LFENCE_	// whichever way the jump was predicted: before the first return
@@ -150,6 +166,17 @@ saved:
 	BYTE $0xd9; BYTE $0x6c; BYTE $0x24; BYTE $0x14	// FLDCW 20(SP)
 	LDMXCSR	16(SP)
 	RET
+
+	// The division comes while the host's values are still there to be divided, VERW when
+	// no register holds any of them.
+scrub:
+	MOVL	$1, AX
+	BYTE $0xf6; BYTE $0xf0	// DIV AL
+	MOVQ	world_vmcb(DI), AX
+	LOAD_GUEST
+	VERW	·verwSelector(SB)
+	VMRUN
+	JMP	exited
 
 // func loadDR(dr *[4]uint64)
 TEXT ·loadDR(SB), NOSPLIT, $0-8

@@ -2,10 +2,13 @@ package vmx
 
 import (
 	"slices"
+	"strings"
 	"testing"
+	"unsafe"
 
 	"godwit/vmm/vcpu"
 	"godwit/vmm/vcpu/x86"
+	"godwit/vmm/vcpu/x86/exitcode"
 )
 
 // The fence behind each exit is the processor's, and enhanced IBRS is on from when VT-x is,
@@ -13,24 +16,32 @@ import (
 func TestGuestsDoNotSteerTheHost(t *testing.T) {
 	const ibrs, caps = 1 << 26, 1 << 29
 	const all, pbrsbNo, bhiNo = 1 << 1, 1 << 24, 1 << 20
+	const cascadeLake = 0x50657
 	for _, c := range []struct {
-		name  string
-		edx7  uint32
-		caps  uint64
-		fence x86.Fence
-		spec  uint64
+		name   string
+		sig    uint32
+		edx7   uint32
+		caps   uint64
+		guests x86.Guests
+		fence  x86.Fence
+		spec   uint64
 	}{
-		{"tells nothing", 0, 0, x86.FenceReturns, 0},
-		{"IBRS", ibrs, 0, x86.FenceIBRS, 0},
-		{"enhanced IBRS", ibrs | caps, all, x86.FenceHistory, x86.SpecIBRS},
-		{"and no BHI", ibrs | caps, all | bhiNo, x86.FenceOne, x86.SpecIBRS},
-		{"nor PBRSB", ibrs | caps, all | bhiNo | pbrsbNo, x86.FenceNone, x86.SpecIBRS},
+		{"tells nothing", 0, 0, 0, x86.Untrusted, x86.FenceReturns, 0},
+		{"IBRS", 0, ibrs, 0, x86.Untrusted, x86.FenceIBRS, 0},
+		{"enhanced IBRS", 0, ibrs | caps, all, x86.Untrusted, x86.FenceHistory, x86.SpecIBRS},
+		{"and no BHI", 0, ibrs | caps, all | bhiNo, x86.Untrusted, x86.FenceOne, x86.SpecIBRS},
+		{"nor PBRSB", 0, ibrs | caps, all | bhiNo | pbrsbNo, x86.Untrusted, x86.FenceNone, x86.SpecIBRS},
+		{"with ITS", cascadeLake, ibrs | caps, all, x86.Untrusted, x86.FenceIBPB, x86.SpecIBRS},
+		{"with ITS and the operator's guests", cascadeLake, ibrs | caps, all, x86.Own, x86.FenceHistory, x86.SpecIBRS},
 	} {
 		m := newMachine(t, "corei7_icelake_u")
-		m.edx7, m.model = c.edx7, m.model.with(x86.MSRArchCapabilities, c.caps)
-		b, err := open(m)
+		m.edx7, m.sig, m.model = c.edx7, c.sig, m.model.with(x86.MSRArchCapabilities, c.caps)
+		b, err := open(m, c.guests)
 		if err != nil {
 			t.Fatal(err)
+		}
+		if noted := strings.Contains(strings.Join(b.Capabilities().Notes, "\n"), "guests=own"); noted != (c.sig != 0) || len(b.Capabilities().Mitigations) == 0 {
+			t.Errorf("%s: notes %q", c.name, b.Capabilities().Notes)
 		}
 		for cpu := range m.cpus {
 			if got := m.msrs[cpu][x86.MSRSpecCtrl]; got != c.spec {
@@ -65,6 +76,75 @@ func TestSpendingTheBranchHistory(t *testing.T) {
 	}
 }
 
+// The code behind an exit itself: what each fence is made of, in order, and no return
+// before it is whole but the history's own.
+func TestTheWayOutOfAGuest(t *testing.T) {
+	var f frame
+	filled := slices.Repeat([]string{"call"}, 32)
+	for fence, want := range [x86.NumFences][]string{
+		x86.FenceNone:    {"lfence"},
+		x86.FenceOne:     {"call", "lfence"},
+		x86.FenceHistory: {"call", "lfence", "history", "lfence"},
+		x86.FenceReturns: append(slices.Clone(filled), "lfence"),
+		x86.FenceIBRS:    append(slices.Clone(filled), "wrmsr 48=1", "lfence"),
+		x86.FenceIBPB:    {"wrmsr 49=1", "call", "lfence", "history", "lfence"},
+	} {
+		fences := 1
+		if slices.Contains(want, "history") {
+			fences = 2
+		}
+		m := exitcode.Machine{Lfence: fences, Memory: map[int64]uint64{int64(unsafe.Offsetof(f.fence)): uint64(fence)}}
+		tr, err := m.Run(uintptr(exitAddress()))
+		got := tr.Events
+		if fences == 2 { // between the LFENCEs: Intel's sequence has 62 taken branches, with calls five deep
+			at := slices.Index(got, "lfence") + 1
+			taken, deep, deepest := 0, 0, 0
+			for i, e := range got[at : len(got)-1] {
+				switch taken += tr.Taken[at+i]; e {
+				case "call":
+					deep++
+				case "ret":
+					deep--
+				default:
+					t.Errorf("fence %d: %s in the history", fence, e)
+				}
+				deepest = max(deepest, deep)
+			}
+			if taken += tr.Taken[len(got)-1]; taken < 62 || deep != 0 || deepest < 1+5 {
+				t.Errorf("fence %d: %d branches, calls %d deep, %d without a return", fence, taken, deepest, deep)
+			}
+			got = slices.Concat(got[:at], []string{"history", "lfence"})
+		}
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("fence %d: %q, want %q; %v", fence, got, want, err)
+		}
+	}
+}
+
+// And the code before it: VERW is last, when the registers are the guest's.
+func TestTheWayIntoAGuest(t *testing.T) {
+	var f frame
+	for _, c := range []struct {
+		verw, launched uint64
+		fence          x86.Fence
+		want           []string
+	}{
+		{0, 0, x86.FenceNone, []string{"vmlaunch"}},
+		{0, 1, x86.FenceNone, []string{"vmresume"}},
+		{1, 0, x86.FenceNone, []string{"verw", "vmlaunch"}},
+		{1, 1, x86.FenceNone, []string{"verw", "vmresume"}},
+		{1, 1, x86.FenceIBRS, []string{"wrmsr 48=0", "verw", "vmresume"}},
+	} {
+		m := exitcode.Machine{Memory: map[int64]uint64{
+			int64(unsafe.Offsetof(f.verw)): c.verw, int64(unsafe.Offsetof(f.launched)): c.launched, int64(unsafe.Offsetof(f.fence)): uint64(c.fence),
+		}}
+		got, err := m.Run(exitcode.Entry(worldSwitch))
+		if err != nil || !slices.Equal(got.Events, c.want) {
+			t.Errorf("%+v: %q; %v", c, got.Events, err)
+		}
+	}
+}
+
 func TestBarriersPartTheGuests(t *testing.T) {
 	const ibpb, l1d, clear = 1 << 26, 1 << 28, 1 << 10
 	for _, c := range []struct {
@@ -79,7 +159,7 @@ func TestBarriersPartTheGuests(t *testing.T) {
 	} {
 		m := newMachine(t, "corei7_icelake_u")
 		m.edx7 = c.edx7
-		b, err := open(m)
+		b, err := open(m, x86.Untrusted)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,6 +3,7 @@ package vmx
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"godwit/vmm/vcpu"
 	"godwit/vmm/vcpu/x86"
@@ -85,7 +86,8 @@ type silicon struct {
 	zeroLength bool   // software events may have instruction length 0
 	barriers   x86.Barriers
 	closed     []x86.Mitigation
-	smallCode  bool // large pages of EPT must not be executable
+	warnings   []string // of the barriers
+	smallCode  bool     // large pages of EPT must not be executable
 }
 
 // A probe reads what discovery needs; tests have recorded ones.
@@ -186,10 +188,15 @@ func discover(p probe) (*silicon, error) {
 		s.physBits = uint(a & 0xff)
 	}
 	s.xcr0 = offeredXCR0(p)
-	s.barriers = x86.FindBarriers(p.cpuid, p.rdmsrSafe)
 	s.smallCode = x86.SmallCode(p.cpuid, p.rdmsrSafe)
-	s.closed = x86.Mitigations(true, s.barriers, p.cpuid, p.rdmsrSafe)
 	return s, nil
+}
+
+// protect finds out which barriers guests that are so far trusted need here.
+func (s *silicon) protect(p probe, g x86.Guests) {
+	asked := x86.Processor{CPUID: p.cpuid, Read: p.rdmsrSafe} // Intel's tells all by itself
+	s.barriers = x86.FindBarriers(true, asked, g)
+	s.closed, s.warnings = x86.Mitigations(true, s.barriers, asked), s.barriers.Notes()
 }
 
 // capabilities puts it into the contract's words.
@@ -206,6 +213,7 @@ func (s *silicon) capabilities() vcpu.Capabilities {
 		PauseFilter:   s.has(secondaryControls, secPAUSELoop),
 		XCR0:          s.xcr0,
 		Mitigations:   s.closed,
+		Notes:         slices.Clone(s.warnings),
 	}
 	note := func(missing bool, text string) {
 		if missing {

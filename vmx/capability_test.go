@@ -101,7 +101,7 @@ func TestFoldTakesWhatThereIs(t *testing.T) {
 
 func TestOpenEnablesEveryCPU(t *testing.T) {
 	m := newMachine(t, "tigerlake")
-	b, err := open(m)
+	b, err := open(m, x86.Untrusted)
 	if err != nil {
 		t.Fatal(err)
 	}

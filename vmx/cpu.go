@@ -39,24 +39,27 @@ var host struct {
 	err  error
 }
 
-// Open switches VT-x on, on every CPU, and returns the backend. The error says
-// what is missing, or who has switched it off.
-func Open() (vcpu.Backend, error) {
+// Open switches VT-x on, on every CPU, and returns the backend, for guests that are so
+// far trusted as the first call says. The error says what is missing, or who has switched
+// it off.
+func Open(g x86.Guests) (vcpu.Backend, error) {
 	if !kernel.Running() {
 		return nil, errors.New("vmx: this program does not run on bare hardware")
 	}
-	host.once.Do(func() { host.b, host.err = open(ring0{}) })
+	host.once.Do(func() { host.b, host.err = open(ring0{}, g) })
 	if host.err != nil {
 		return nil, host.err
 	}
 	return host.b, nil
 }
 
-func open(m machine) (*backend, error) {
+func open(m machine, g x86.Guests) (*backend, error) {
 	s, err := discover(m)
 	if err != nil {
 		return nil, err
 	}
+	s.protect(m, g)
+	verwSelector = m.hostState(0).SS
 	if m.hostXCR0() == 0 {
 		s.xcr0 = 0 // the host itself runs without XSAVE
 	}

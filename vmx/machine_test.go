@@ -37,6 +37,7 @@ type simulated struct {
 	dr      debugRegs
 	inside  bool
 	edx7    uint32   // CPUID.7:EDX
+	sig     uint32   // CPUID.1:EAX
 	orders  []uint32 // writes of command MSRs
 }
 
@@ -75,7 +76,7 @@ func newMachine(t *testing.T, name string) *simulated {
 func (m *simulated) cpuid(leaf, sub uint32) (a, b, c, d uint32) {
 	switch leaf {
 	case 1:
-		return 0, 0, 1<<5 | 1<<26, 0
+		return m.sig, 0, 1<<5 | 1<<26, 0
 	case 0xd:
 		switch sub {
 		case 0:
@@ -297,7 +298,7 @@ var wide = vcpu.Policy{
 func start(t *testing.T) (*simulated, *tables, *VCPU) {
 	t.Helper()
 	m := newMachine(t, "corei7_icelake_u")
-	b, err := open(m)
+	b, err := open(m, x86.Untrusted)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -19,7 +19,7 @@ type frame struct {
 	xguest   uint64  // the guest's XCR0
 	hostRSP  uint64  // what the VMCS has
 	launched uint64  // 1: VMRESUME
-	verw     uint64  // a selector of writable data for VERW, which clears the processor's buffers; 0: not needed
+	verw     uint64  // 1: VERW before the guest
 	fence    uint64  // an x86.Fence
 }
 
@@ -33,15 +33,19 @@ func worldSwitch(f *frame) entryStatus
 
 // The fences by the names that the assembly knows.
 const (
-	fenceReturns = uint64(x86.FenceReturns)
-	fenceIBRS    = uint64(x86.FenceIBRS)
-	fenceOne     = uint64(x86.FenceOne)
+	fenceNone    = uint64(x86.FenceNone)
 	fenceHistory = uint64(x86.FenceHistory)
+	fenceIBRS    = uint64(x86.FenceIBRS)
 	specIBRS     = x86.SpecIBRS
+	msrPredCmd   = x86.MSRPredCmd
+	predIBPB     = x86.PredIBPB
 )
 
+// verwSelector is one of writable data, for VERW, which clears buffers on its way.
+var verwSelector uint16
+
 func spendHistory()
-func fiveBranches()
+func fiveDeep()
 func exitAddress() uint64
 func vmread(f uint64) (v uint64, ok bool)
 func vmwrite(f, v uint64) (ok bool)

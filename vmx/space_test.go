@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 func TestGenerationFlushesOncePerCPU(t *testing.T) {
@@ -93,7 +94,7 @@ func TestPageModificationLogIsDrained(t *testing.T) {
 
 func TestNothingIsLeftAfterClose(t *testing.T) {
 	m := newMachine(t, "tigerlake")
-	b, err := open(m)
+	b, err := open(m, x86.Untrusted)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -139,7 +140,7 @@ func TestNothingIsLeftAfterClose(t *testing.T) {
 
 func TestSpaceRefusesWhatTheHostLacks(t *testing.T) {
 	m := newMachine(t, "corei7_sandy_bridge_2600k")
-	b, err := open(m)
+	b, err := open(m, x86.Untrusted)
 	if err != nil {
 		t.Fatal(err)
 	}

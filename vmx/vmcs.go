@@ -109,7 +109,7 @@ func (v *VCPU) writeHost(cpu int) {
 	v.frame.xhost = v.m.hostXCR0()
 	v.frame.fence = uint64(v.b.s.barriers.Exit)
 	if v.b.s.barriers.Buffers {
-		v.frame.verw = uint64(h.SS)
+		v.frame.verw = 1
 	}
 }
 

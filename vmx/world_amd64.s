@@ -34,6 +34,24 @@
 
 #define HOST_RSP	0x6c14
 
+// The guest's registers but RSP, from the frame at R15. It changes no flags.
+#define LOAD_GUEST \
+	MOVQ	(0*8)(R15), AX; \
+	MOVQ	(1*8)(R15), CX; \
+	MOVQ	(2*8)(R15), DX; \
+	MOVQ	(3*8)(R15), BX; \
+	MOVQ	(5*8)(R15), BP; \
+	MOVQ	(6*8)(R15), SI; \
+	MOVQ	(7*8)(R15), DI; \
+	MOVQ	(8*8)(R15), R8; \
+	MOVQ	(9*8)(R15), R9; \
+	MOVQ	(10*8)(R15), R10; \
+	MOVQ	(11*8)(R15), R11; \
+	MOVQ	(12*8)(R15), R12; \
+	MOVQ	(13*8)(R15), R13; \
+	MOVQ	(14*8)(R15), R14; \
+	MOVQ	(15*8)(R15), R15
+
 // AX, CX and DX are lost.
 #define SET_XCR0(from) \
 	MOVL	from(R15), AX; \
@@ -83,11 +101,6 @@ legacy:
 general:
 	MOVQ	frame_cr2(R15), AX
 	MOVQ	AX, CR2
-	CMPQ	frame_verw(R15), $0
-	JEQ	clean
-	LEAQ	frame_verw(R15), AX
-	BYTE	$0x0f; BYTE $0x00; BYTE $0x28 // verw word ptr [rax]
-clean:
 	CMPQ	frame_fence(R15), $const_fenceIBRS
 	JNE	ready
 	XORL	AX, AX // guests run without: it would cost them much
@@ -95,26 +108,28 @@ clean:
 	MOVL	$MSR_SPEC_CTRL, CX
 	WRMSR
 ready:
+	CMPQ	frame_verw(R15), $0
+	JNE	clearing
 	CMPQ	frame_launched(R15), $0
-	MOVQ	(0*8)(R15), AX
-	MOVQ	(1*8)(R15), CX
-	MOVQ	(2*8)(R15), DX
-	MOVQ	(3*8)(R15), BX
-	MOVQ	(5*8)(R15), BP
-	MOVQ	(6*8)(R15), SI
-	MOVQ	(7*8)(R15), DI
-	MOVQ	(8*8)(R15), R8
-	MOVQ	(9*8)(R15), R9
-	MOVQ	(10*8)(R15), R10
-	MOVQ	(11*8)(R15), R11
-	MOVQ	(12*8)(R15), R12
-	MOVQ	(13*8)(R15), R13
-	MOVQ	(14*8)(R15), R14
-	MOVQ	(15*8)(R15), R15
+	LOAD_GUEST
 	JNE	resume
 	VMLAUNCH
 	JMP	failed
 resume:
+	VMRESUME
+	JMP	failed
+
+	// VERW is last, when no register holds anything of the host's: what it clears of
+	// register files are the values that were replaced (Intel, "Register File Data
+	// Sampling"). It changes ZF and no other flag.
+clearing:
+	CMPQ	frame_launched(R15), $1
+	LOAD_GUEST
+	VERW	·verwSelector(SB)
+	JCC	again
+	VMLAUNCH
+	JMP	failed
+again:
 	VMRESUME
 
 	// VMfail: the registers are still the guest's, as loaded. CF says that there
@@ -168,10 +183,13 @@ TEXT ·hostWorld(SB),NOSPLIT|NOFRAME,$0
 	XORL	R11, R11
 	XORL	R12, R12
 	XORL	R13, R13
-	CMPQ	frame_fence(R15), $const_fenceReturns
-	JB	fenced
-	CMPQ	frame_fence(R15), $const_fenceOne
-	JAE	one
+	CMPQ	frame_fence(R15), $const_fenceNone
+	JEQ	fenced
+	CMPQ	frame_fence(R15), $const_fenceHistory
+	JCS	one
+	JEQ	history
+	CMPQ	frame_fence(R15), $const_fenceIBRS
+	JHI	barrier
 	FILL_RETURNS
 	CMPQ	frame_fence(R15), $const_fenceIBRS
 	JNE	fenced
@@ -179,13 +197,19 @@ TEXT ·hostWorld(SB),NOSPLIT|NOFRAME,$0
 	MOVL	$const_specIBRS, AX
 	WRMSR
 	JMP	fenced
-one:
+barrier: // it does not clear the history, nor does it keep from PBRSB
+	MOVL	$const_msrPredCmd, CX
+	MOVL	$const_predIBPB, AX
+	WRMSR
+history:
 	CALL_OVER
 	BYTE	$0x48; BYTE $0x83; BYTE $0xc4; BYTE $0x08 // add rsp, 8
 	LFENCE_
-	CMPQ	frame_fence(R15), $const_fenceHistory
-	JNE	fenced
 	CALL	·spendHistory(SB)
+	JMP	fenced
+one:
+	CALL_OVER
+	BYTE	$0x48; BYTE $0x83; BYTE $0xc4; BYTE $0x08 // add rsp, 8
 fenced:
 	MOVQ	16(SP), BP
 	LFENCE_
@@ -219,23 +243,30 @@ control:
 
 // func spendHistory()
 //
-// Taken branches, some sixty: more than the history holds of the processors that need
-// this, those before BHI_DIS_S (Intel, "Branch History Injection", software sequence:
-// five times five). AX and CX are lost.
+// Taken branches that take the place of all those before in the processor's history:
+// calls five deep, and behind each a loop that jumps five times. Intel's sequence for the
+// processors before BHI_CTRL has this shape and 62 of them ("Branch History Injection",
+// software BHB-clearing sequence, the short one; the long one, twelve and seven, is for
+// those with BHI_CTRL, which get BHI_DIS_S here); here are 63. The calls keep a loop from
+// being run by what is no branch predictor. The LFENCE that must follow is the caller's.
+// The stack grows by 56 bytes. AX and CX are lost.
 TEXT ·spendHistory(SB),NOSPLIT|NOFRAME,$0-0
 	MOVL	$5, CX
-again:
-	CALL	·fiveBranches(SB)
-	SUBL	$1, CX
-	JNE	again
+	CALL	·fiveDeep(SB)
 	RET
 
-TEXT ·fiveBranches(SB),NOSPLIT|NOFRAME,$0-0
+// func fiveDeep()
+TEXT ·fiveDeep(SB),NOSPLIT|NOFRAME,$0-0
+deeper:
+	BYTE	$0xe8; LONG $1 // call of what follows the return
+	BYTE	$0xc3
 	MOVL	$5, AX
 next:
-	BYTE	$0xeb; BYTE $0x00 // jmp to what follows, which the assembler would leave out
+	BYTE	$0xeb; BYTE $0x01; BYTE $0xcc // jmp over an int3
 	SUBL	$1, AX
 	JNE	next
+	SUBL	$1, CX
+	JNE	deeper
 	RET
 
 // func exitAddress() uint64

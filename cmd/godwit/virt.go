@@ -13,11 +13,13 @@ import (
 	"godwit/vmm/cpuid"
 	"godwit/vmm/mem"
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 	"godwit/vmx"
 )
 
-// openBackend enables whichever virtualization this processor has.
-func openBackend() (vcpu.Backend, error) {
+// openBackend enables whichever virtualization this processor has, for guests that are so
+// far trusted.
+func openBackend(g x86.Guests) (vcpu.Backend, error) {
 	_, b, c, d := kernel.CPUID(0, 0)
 	vendor := ""
 	for _, w := range []uint32{b, d, c} {
@@ -32,9 +34,9 @@ func openBackend() (vcpu.Backend, error) {
 	}
 	switch {
 	case hasVMX:
-		return vmx.Open()
+		return vmx.Open(g)
 	case hasSVM:
-		be, err := svm.Open()
+		be, err := svm.Open(g)
 		if err != nil {
 			return nil, err
 		}
@@ -62,7 +64,7 @@ func (physMemory) Free(b mem.Block) { kernel.FreePhys(b.Phys, uint64(len(b.Data)
 // startVirt makes the host fit for machines. Without virtualization all else goes
 // on; every command about machines then says why.
 func (h *host) startVirt() {
-	be, err := openBackend()
+	be, err := openBackend(h.cfg.Guests == "own")
 	if err != nil {
 		h.virtErr = fmt.Errorf("this host can not run machines: %w", err)
 		h.logf("%v", h.virtErr)

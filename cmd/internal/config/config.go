@@ -31,6 +31,7 @@ type Config struct {
 	Patience int      `json:"patience_seconds,omitempty"` // 0: migrate.DefaultTiming
 	Panic    string   `json:"panic"`                      // reboot or halt
 	Idle     string   `json:"idle"`                       // halt or poll
+	Guests   string   `json:"guests"`                     // untrusted or own
 	Run      []string `json:"run,omitempty"`              // console commands to start with
 	given    map[string]bool
 }
@@ -102,6 +103,13 @@ var options = []option{
 		c.Idle = v
 		return nil
 	}},
+	{"guests", "guests=untrusted | guests=own", "whose guests run here (default: untrusted); with own, meant for a host that runs only its operator's, IBPB at each exit is left out on processors that need it: exits are quicker, and a guest may steer the host's branches", func(c *Config, v string) error {
+		if v != "untrusted" && v != "own" {
+			return fmt.Errorf("%q is neither untrusted nor own", v)
+		}
+		c.Guests = v
+		return nil
+	}},
 	{"run", `run="COMMAND"`, "a console command to run at start; may be given several times", func(c *Config, v string) error {
 		if v == "" {
 			return fmt.Errorf("no command given")
@@ -161,7 +169,7 @@ func setPort(port *uint16, v string, def uint16) error {
 
 // Default is a host told nothing.
 func Default() *Config {
-	return &Config{Name: "godwit", Net: Net{Mode: "dhcp"}, Panic: "reboot", Idle: "halt"}
+	return &Config{Name: "godwit", Net: Net{Mode: "dhcp"}, Panic: "reboot", Idle: "halt", Guests: "untrusted"}
 }
 
 // CommandLine applies a boot command line. It takes precedence over a module,

@@ -8,20 +8,20 @@ import (
 
 func TestOptions(t *testing.T) {
 	c := Default()
-	ps := c.CommandLine(`name=a1 ip=192.0.2.10/24,192.0.2.1 control=insecure-tcp migrate=insecure-tcp:99 patience=60 panic=halt idle=poll run="vm list" run='vm start x'`)
+	ps := c.CommandLine(`name=a1 ip=192.0.2.10/24,192.0.2.1 control=insecure-tcp migrate=insecure-tcp:99 patience=60 panic=halt idle=poll guests=own run="vm list" run='vm start x'`)
 	if len(ps) != 0 {
 		t.Fatal(ps)
 	}
 	if c.Name != "a1" || c.Net.Mode != "static" || c.Net.Address.String() != "192.0.2.10/24" || c.Net.Gateway.String() != "192.0.2.1" ||
-		c.Control != 7480 || c.Migrate != 99 || c.Patience != 60 || c.Panic != "halt" || c.Idle != "poll" || strings.Join(c.Run, ";") != "vm list;vm start x" {
+		c.Control != 7480 || c.Migrate != 99 || c.Patience != 60 || c.Panic != "halt" || c.Idle != "poll" || c.Guests != "own" || strings.Join(c.Run, ";") != "vm list;vm start x" {
 		t.Fatalf("%+v", c)
 	}
 }
 
 func TestWrongOptionsAreNamedAndTheRestHolds(t *testing.T) {
 	c := Default()
-	ps := c.CommandLine("colour=blue ip=300.1.1.1/8 ip=10.0.0.1/8,11.0.0.1 control=tcp panic migrate=insecure-tcp:0 name=ok name=a_b config=x run= patience=0 patience=1h idle=sleep")
-	want := []string{`unknown option "colour"`, "300.1.1.1/8", "outside", `"tcp"`, "needs a value", "port", "a_b", "module:NAME", "no command", `"0" is no number`, `"1h" is no number`, "sleep"}
+	ps := c.CommandLine("colour=blue ip=300.1.1.1/8 ip=10.0.0.1/8,11.0.0.1 control=tcp panic migrate=insecure-tcp:0 name=ok name=a_b config=x run= patience=0 patience=1h idle=sleep guests=friends")
+	want := []string{`unknown option "colour"`, "300.1.1.1/8", "outside", `"tcp"`, "needs a value", "port", "a_b", "module:NAME", "no command", `"0" is no number`, `"1h" is no number`, "sleep", "friends"}
 	if len(ps) != len(want) {
 		t.Fatalf("%d problems: %v", len(ps), ps)
 	}
@@ -30,7 +30,7 @@ func TestWrongOptionsAreNamedAndTheRestHolds(t *testing.T) {
 			t.Errorf("problem %d: %s, want %q", i, ps[i], w)
 		}
 	}
-	if c.Name != "ok" || c.Net.Mode != "dhcp" || c.Control != 0 {
+	if c.Name != "ok" || c.Net.Mode != "dhcp" || c.Control != 0 || c.Guests != "untrusted" {
 		t.Errorf("%+v", c)
 	}
 }

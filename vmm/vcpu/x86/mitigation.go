@@ -10,73 +10,106 @@ type Mitigation struct {
 	Done  string `json:"done"` // or why nothing is
 }
 
-// Mitigations lists them for the processors of one vendor. done is what its backend
-// does; emulated processors, which tell nothing, look like old ones.
-func Mitigations(intel bool, b Barriers, cpuid CPUID, rdmsr ReadMSR) (list []Mitigation) {
-	caps, ebx8, eax21 := archCapabilities(cpuid, rdmsr), amd(cpuid).ebx8, amd(cpuid).eax21
-	add := func(issue string, safe bool, done string) { list = append(list, Mitigation{issue, safe, done}) }
-	// first takes the first that holds; the last stands for nothing being done.
-	type way struct {
-		holds bool
-		done  string
-	}
-	first := func(issue string, open string, ways ...way) {
-		for _, w := range ways {
-			if w.holds {
-				add(issue, true, w.done)
-				return
-			}
-		}
-		add(issue, false, open)
-	}
-
-	add("Spectre v1", false, "guests' registers are cleared at each exit; the bounds checks of the host's code are no fences")
-	first("Spectre v2, guest to guest", "the processor has no IBPB: new microcode may bring it",
-		way{b.Prediction, "IBPB where a CPU turns to another virtual processor"})
-	first("Spectre v2, guest to host", "the processor has neither enhanced nor automatic IBRS, and Go makes no retpolines",
+// Mitigations lists them for the processors of one vendor, whose backend does what b
+// says. Emulated processors, which tell nothing, look like old ones.
+func Mitigations(intel bool, b Barriers, p Processor) []Mitigation {
+	t := &telling{b: &b, p: p, threads: threads(p.CPUID)}
+	t.add("Spectre v1", false, "guests' registers are cleared at each exit; the bounds checks of the host's code are no fences")
+	t.first("Spectre v2, guest to guest", "the processor has no IBPB: new microcode may bring it",
+		way{b.Exit == FenceIBPB, "IBPB at each exit"},
+		way{b.Prediction, "IBPB where a CPU turns to another virtual processor, of the same guest or not"})
+	host := t.first("Spectre v2, guest to host", "the processor has neither enhanced nor automatic IBRS, and Go makes no retpolines"+t.spared(),
 		way{b.AutoIBRS, "automatic IBRS"},
 		way{b.SpecCtrl&SpecIBRS != 0, "enhanced IBRS"},
-		way{b.Exit == FenceIBRS, "IBRS is written at each exit"})
-	first("return stack, guest to host", "nothing is done",
+		way{b.Exit == FenceIBRS, "IBRS is written at each exit"},
+		way{b.Exit == FenceIBPB, "IBPB at each exit"})
+	t.first("return stack, guest to host", "nothing is done",
 		way{b.AutoIBRS, "automatic IBRS empties it"},
-		way{b.Exit == FenceReturns || b.Exit == FenceIBRS, "filled anew at each exit"},
-		way{b.Exit == FenceOne || b.Exit == FenceHistory, "enhanced IBRS, and a call after each exit (PBRSB)"},
-		way{b.SpecCtrl&SpecIBRS != 0, "enhanced IBRS"})
+		way{b.Exit == FenceOne || b.Exit == FenceHistory || b.SpecCtrl&SpecIBRS != 0 && b.Exit == FenceIBPB, "enhanced IBRS, and a call after each exit (PBRSB)"},
+		way{b.SpecCtrl&SpecIBRS != 0, "enhanced IBRS"},
+		way{b.Exit >= FenceReturns, "filled anew at each exit"})
+	t.first("VMSCAPE", "as Spectre v2, guest to host: the host has no user mode, and one answer for both",
+		way{host, "the host has no user mode: what keeps guests from steering its branches does so for all of it"})
 	if intel {
-		first("branch history injection", "nothing is done beside Spectre v2's",
-			way{caps&capBHINo != 0, "not affected"},
-			way{b.SpecCtrl&SpecBHIDisS != 0, "BHI_DIS_S"},
-			way{b.Exit == FenceHistory, "the history is overwritten at each exit"},
-			way{b.Exit == FenceIBRS, "IBRS is written at each exit"})
-		first("indirect target selection", "the processor does not say that it is not affected; nothing is done",
-			way{caps&capITSNo != 0, "not affected"})
-		first("L1 terminal fault", "the processor can not flush its L1 data cache: new microcode may bring it",
-			way{caps&capRDCLNo != 0, "not affected"},
-			way{b.L1D, "the L1 data cache is flushed before each stay in a guest"},
-			way{caps&capSkipL1D != 0, "the hypervisor below this one flushes the L1 data cache"})
-		first("MDS, TAA, MMIO stale data, RFDS", "VERW clears no buffers here: new microcode may bring it",
-			way{b.Buffers, "VERW before each entry"},
-			way{caps&capMDSNo != 0, "not affected, as far as the processor tells"})
-		first("multihit of the instruction TLB", "",
-			way{caps&capPSChange != 0, "not affected"},
-			way{true, "guests' code is mapped in 4 KiB pages"})
+		t.intel()
 	} else {
-		first("branch type confusion (Retbleed)", "a guest may steer the host's returns: Go's code has no safe ones",
-			way{ebx8&amdBTCNo != 0, "not affected"})
-		first("return stack overflow (SRSO, Inception)", "a guest may steer the host's returns: Go's code has no safe ones",
-			way{eax21&amdSRSONo != 0, "not affected"})
+		t.amd()
 	}
-	first("store bypass (v4)", "guests are not offered SSBD",
-		way{caps&capSSBNo != 0 || ebx8&amdSSBNo != 0, "not affected"})
-	switch n := threads(cpuid); {
+	t.add("a guest's programs against its kernel", false, t.inside(intel))
+	t.siblings(intel)
+	return t.list
+}
+
+// A telling collects the list.
+type telling struct {
+	b       *Barriers
+	p       Processor
+	threads uint32 // of a core, 0: unknown
+	list    []Mitigation
+}
+
+// A way is one by which an issue may be closed.
+type way struct {
+	holds bool
+	done  string
+}
+
+func (t *telling) add(issue string, safe bool, done string) {
+	t.list = append(t.list, Mitigation{issue, safe, done})
+}
+
+// first takes the first way that holds; else open says why the issue is.
+func (t *telling) first(issue, open string, ways ...way) (safe bool) {
+	for _, w := range ways {
+		if w.holds {
+			t.add(issue, true, w.done)
+			return true
+		}
+	}
+	t.add(issue, false, open)
+	return false
+}
+
+// spared says of what is open that the operator wanted it so.
+func (t *telling) spared() string {
+	if t.b.Spared {
+		return "; guests=own leaves out IBPB at each exit, which would close it"
+	}
+	return ""
+}
+
+// shared says of what a core's buffers or predictors keep that its threads share them.
+func (t *telling) shared() string {
+	if t.threads == 1 {
+		return ""
+	}
+	return "; the threads of a core are not parted by it"
+}
+
+// inside: no model shows what a guest's kernel would need against its own programs.
+func (t *telling) inside(intel bool) string {
+	s := "guests see a generic processor without IBRS, IBPB, STIBP and SSBD: their kernels use retpolines and know of nothing newer"
+	if intel && archCapabilities(t.p.CPUID, t.p.Read)&(capRDCLNo|capMDSNo) != capRDCLNo|capMDSNo {
+		s += ", Meltdown and MDS included, which this processor may have"
+	}
+	return s
+}
+
+// siblings tells of simultaneous multithreading.
+func (t *telling) siblings(intel bool) {
+	const issue = "simultaneous multithreading"
+	steer := ""
+	if t.b.SpecCtrl&SpecIBRS != 0 || t.b.SpecCtrl&SpecSTIBP != 0 { // enhanced IBRS includes STIBP
+		steer = " (STIBP keeps them from steering each other's branches)"
+	}
+	switch n := t.threads; {
 	case n == 1:
-		add("simultaneous multithreading", true, "one thread a core")
+		t.add(issue, true, "one thread a core")
 	case n == 0:
-		add("simultaneous multithreading", false, "the processor does not tell: siblings would be shared by guests")
+		t.add(issue, false, "the processor does not tell: siblings would be shared by guests")
 	default:
-		add("simultaneous multithreading", false, fmt.Sprintf("%d threads a core share caches and buffers, and unlike guests run on siblings: switch it off in the firmware's set-up", n))
+		t.add(issue, false, fmt.Sprintf("%d threads a core share caches and buffers, and unlike guests run on siblings%s: switch it off in the firmware's set-up", n, steer))
 	}
-	return list
 }
 
 // threads is how many a core has (SDM vol. 2, CPUID leaf 0Bh; APM vol. 3, Fn8000_001E),
@@ -94,4 +127,15 @@ func threads(cpuid CPUID) uint32 {
 		}
 	}
 	return 0
+}
+
+// Notes are what costs so much, or opens so much, that the log shall say it.
+func (b *Barriers) Notes() (notes []string) {
+	switch {
+	case b.Exit == FenceIBPB:
+		notes = append(notes, "IBPB at each exit, since guests could steer the host otherwise: exits cost thousands of cycles more; if all guests are your own, guests=own leaves it out")
+	case b.Spared:
+		notes = append(notes, "guests=own: no IBPB at each exit; a guest may steer the host's branches")
+	}
+	return notes
 }
