@@ -87,6 +87,8 @@ type link struct {
 	pen  chan struct{} // holds one value, which whoever writes a frame takes
 	wseq uint32
 
+	quit atomic.Pointer[error] // why whoever receives is to stop, though the connection is good
+
 	rseq uint32
 	rhdr [headerSize]byte
 	rbuf []byte
@@ -132,6 +134,21 @@ func newLink(parent context.Context, conn net.Conn, t Timing, farewell func(erro
 
 // err is why the link has ended.
 func (l *link) err() error { return context.Cause(l.ctx) }
+
+// interrupt makes whoever receives return why. The connection stays good, so that the
+// peer can be told.
+func (l *link) interrupt(why error) {
+	l.quit.Store(&why)
+	l.conn.SetReadDeadline(time.Unix(1, 0))
+}
+
+// interrupted is that why, or why the link has ended.
+func (l *link) interrupted() error {
+	if why := l.quit.Load(); why != nil && l.err() == nil {
+		return *why
+	}
+	return l.err()
+}
 
 // close ends the link and waits until nothing of it is left.
 func (l *link) close(why error) {
@@ -284,6 +301,9 @@ func (l *link) recv(at func() place) (msgType, []byte, error) {
 	for {
 		t, b, err := l.recvFrame(at)
 		if p := (*ProtocolError)(nil); err != nil && !errors.As(err, &p) {
+			if why := l.quit.Load(); why != nil && l.err() == nil {
+				return 0, nil, *why
+			}
 			l.fail(err)
 			return 0, nil, l.err()
 		} else if err != nil {

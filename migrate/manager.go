@@ -211,14 +211,13 @@ func (m *Manager) leavingGuest(name string) *Migration {
 	return nil
 }
 
-// Cancel ends the migration of a guest from here, given its name or the
+// Cancel ends the migration of a guest from or to here, given its name or the
 // migration's ID.
 func (m *Manager) Cancel(name string) error {
-	g := m.leavingGuest(name)
-	if g == nil {
-		return fmt.Errorf("%w: no guest %q is leaving this host", ErrNoMigration, name)
+	if g := m.leavingGuest(name); g != nil {
+		return g.Cancel()
 	}
-	return g.Cancel()
+	return m.records.cancel(name)
 }
 
 // Settle decides about a guest in doubt, given its name or the migration's ID.

@@ -254,3 +254,34 @@ func TestATargetRefusesWhatItCannotTake(t *testing.T) {
 	}
 	p.end(w)
 }
+
+// A guest that arrives can be refused while it does, by its name or by the migration's ID.
+func TestTheTargetsOperatorCancels(t *testing.T) {
+	for _, byID := range []bool{false, true} {
+		n := runtime.NumGoroutine()
+		w := newWorld(t)
+		var p pipes
+		hs := p.add(w, "a", "b")
+		hs[0].addGuest("g", load{cpus: 1, burst: 1, pause: time.Millisecond}, small...)
+		told := ErrNoMigration
+		o := Options{Notify: func(r Report) {
+			if r.State == "Copying" {
+				name := "g"
+				if byID {
+					name = r.ID
+				}
+				told = hs[1].m.Cancel(name)
+			}
+		}}
+		r, err := hs[0].m.Migrate(context.Background(), "g", "b", o)
+		var peer *PeerError
+		if told != nil || !errors.As(err, &peer) || peer.code != failCancelled || r.State != "Failed" || w.where("g") != hs[0] {
+			t.Fatalf("cancel: %v; migrate: %v, %+v", told, err, r)
+		}
+		if _, err := hs[0].m.Migrate(context.Background(), "g", "b", Options{}); err != nil || w.where("g") != hs[1] {
+			t.Errorf("again: %v", err)
+		}
+		p.end(w)
+		checkGoroutines(t, n)
+	}
+}

@@ -97,6 +97,29 @@ func (t *records) abortLocked(r *record) bool {
 	return false
 }
 
+// cancel aborts the session that brings a guest, given its name or the migration's
+// ID, as an operator of this host wishes. It does not wait for the session's end.
+func (t *records) cancel(name string) error {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	r := t.byName[name]
+	for _, o := range t.byID {
+		if r == nil && o.name != "" && o.link != nil && o.verdict == verdictOpen && o.id.String() == name {
+			r = o
+		}
+	}
+	if r == nil {
+		return fmt.Errorf("%w: no guest %q is leaving this host or arriving at it (`migrate list` lists them)", ErrNoMigration, name)
+	}
+	if !t.abortLocked(r) {
+		return ErrTooLate
+	}
+	if r.link != nil {
+		r.link.interrupt(fmt.Errorf("%w by the operator of the target", ErrCancelled))
+	}
+	return nil
+}
+
 // commit moves r from Open to Starting. False: somebody aborted it.
 func (t *records) commit(r *record) bool {
 	t.mu.Lock()

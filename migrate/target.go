@@ -492,7 +492,7 @@ func (s *session) commit() error {
 		return protocolError("Commit is for migration %v, not %v", i, s.rec.id)
 	}
 	if !s.m.records.commit(s.rec) {
-		return s.l.err() // a query or a newer session ended this one
+		return s.l.interrupted() // a query, a newer session or an operator ended this one
 	}
 	s.enter(starting)
 	begin := time.Now()

@@ -364,7 +364,7 @@ func FuzzSpec(f *testing.F) {
 			return // no gigabytes of memory for every try
 		}
 		if vm, err := NewFromSpec(r.Host, b); err == nil {
-			vm.Delete()
+			vm.Abandon()
 		}
 	})
 }

@@ -23,6 +23,8 @@ import (
 //	   +---------------- | <--- Stop --+-------+
 //	                     v Reset: Running again
 //
+// A machine that another host sends is Arriving from its first byte to its last: it is the migration's alone, which
+// leads it to Running or, if it fails, to Deleted.
 // A guest whose configuration says so is reset after a crash, perhaps after a pause: see crash.go.
 // Delete leads from any but Running to Deleted, where nothing leads on.
 type Status uint32
@@ -33,10 +35,11 @@ const (
 	Paused
 	Crashed
 	Deleted
+	Arriving // being filled by a migration
 	numStatus
 )
 
-var statusNames = [numStatus]string{"stopped", "running", "paused", "crashed", "deleted"}
+var statusNames = [numStatus]string{"stopped", "running", "paused", "crashed", "deleted", "arriving"}
 
 func (s Status) String() string {
 	if s < numStatus {
@@ -47,10 +50,11 @@ func (s Status) String() string {
 
 // transitions are all there are, as bits of the Statuses that follow one.
 var transitions = [numStatus]uint32{
-	Stopped: 1<<Running | 1<<Paused | 1<<Deleted, // Paused: loaded with a migrated machine's state
-	Running: 1<<Stopped | 1<<Paused | 1<<Crashed,
-	Paused:  1<<Running | 1<<Stopped | 1<<Crashed | 1<<Deleted,
-	Crashed: 1<<Stopped | 1<<Running | 1<<Deleted, // Running: reset
+	Stopped:  1<<Running | 1<<Paused | 1<<Deleted, // Paused: loaded with a saved state
+	Running:  1<<Stopped | 1<<Paused | 1<<Crashed,
+	Paused:   1<<Running | 1<<Stopped | 1<<Crashed | 1<<Deleted,
+	Crashed:  1<<Stopped | 1<<Running | 1<<Deleted, // Running: reset
+	Arriving: 1<<Running | 1<<Deleted,
 }
 
 // Status is where the machine is now.
@@ -247,8 +251,12 @@ func (vm *VM) atRest(f func()) {
 
 // busy is why an operator's command is refused while a migration has the machine.
 func (vm *VM) busy() error {
-	if vm.taken {
-		return fmt.Errorf("vm %s is being migrated: cancel that first (migrate cancel %s)", vm.cfg.Name, vm.cfg.Name)
+	n := vm.cfg.Name
+	switch {
+	case vm.taken:
+		return fmt.Errorf("vm %s is being moved to another host: `migrate cancel %s` keeps it here; if it is in doubt, `migrate list` says what to do", n, n)
+	case vm.Status() == Arriving:
+		return fmt.Errorf("vm %s is arriving from another host, where its guest still runs: `migrate cancel %s` ends that", n, n)
 	}
 	return nil
 }

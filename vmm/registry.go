@@ -64,7 +64,7 @@ func (r *Registry) Receive(name string, spec []byte) (*VM, error) {
 	}
 	vm, err := NewFromSpec(r.host, spec)
 	if err == nil && vm.Name() != name {
-		vm.Delete()
+		vm.Abandon()
 		vm, err = nil, fmt.Errorf("vm %s: its specification calls it %q", name, vm.Name())
 	}
 	r.settle(name, vm)

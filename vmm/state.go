@@ -44,8 +44,10 @@ func (vm *VM) Spec() []byte {
 	return b
 }
 
-// NewFromSpec builds the empty machine that b, from another host, describes. What
-// this host lacks for it is named in the error.
+// NewFromSpec builds the empty machine that b, from another host, describes. It is
+// Arriving: LoadState and then StartLoaded, or Abandon, are for whoever called this,
+// and no operator's command touches it before. What this host lacks for it is named in
+// the error.
 func NewFromSpec(h *Host, b []byte) (*VM, error) {
 	var s spec
 	d := json.NewDecoder(bytes.NewReader(b))
@@ -67,12 +69,11 @@ func NewFromSpec(h *Host, b []byte) (*VM, error) {
 	if err == nil {
 		vm, err = build(h, s.Config, Files{}, m)
 	}
-	if err == nil {
-		vm.sums = s.Files
-	}
 	if err != nil {
 		return nil, fmt.Errorf("vm %s: %w", s.Config.Name, err)
 	}
+	vm.sums = s.Files
+	vm.status.Store(uint32(Arriving))
 	return vm, nil
 }
 
@@ -252,7 +253,7 @@ func (vm *VM) parts() []state.Device {
 func (vm *VM) SaveState(w io.Writer) error {
 	vm.ctl.Lock()
 	defer vm.ctl.Unlock()
-	if vm.Status() != Paused {
+	if vm.Status() != Paused && !(vm.Status() == Arriving && vm.loaded) {
 		return vm.wrong("saved", "pause it first")
 	}
 	for _, d := range vm.parts() {
@@ -263,16 +264,21 @@ func (vm *VM) SaveState(w io.Writer) error {
 	return nil
 }
 
-// LoadState loads what SaveState wrote into a machine that has never run; it is
-// paused then. After an error the machine can only be deleted.
+// LoadState loads what SaveState wrote into a machine that has never run. It is
+// paused then, or still Arriving. After an error the machine can only be deleted.
 func (vm *VM) LoadState(r io.Reader) error {
 	vm.ctl.Lock()
 	defer vm.ctl.Unlock()
-	if vm.Status() != Stopped {
+	arriving := vm.Status() == Arriving
+	if !arriving && vm.Status() != Stopped || vm.loaded {
 		return vm.wrong("loaded", "only a new machine can")
 	}
 	if err := vm.load(r); err != nil {
 		return fmt.Errorf("vm %s: %w", vm.cfg.Name, err)
+	}
+	vm.loaded = true
+	if arriving {
+		return nil
 	}
 	return vm.become(Paused)
 }

@@ -125,8 +125,28 @@ func (vm *VM) Release() error {
 	return vm.delete()
 }
 
-// StartLoaded runs a machine whose state was loaded.
-func (vm *VM) StartLoaded() error { return vm.Resume() }
+// StartLoaded runs a machine that arrived: its guest is this host's from here on.
+func (vm *VM) StartLoaded() error {
+	vm.ctl.Lock()
+	defer vm.ctl.Unlock()
+	if vm.Status() != Arriving || !vm.loaded {
+		return vm.wrong("started with a state that came", "only one that has just arrived can")
+	}
+	vm.become(Running)
+	vm.run()
+	return nil
+}
+
+// Abandon frees a machine that did not arrive.
+func (vm *VM) Abandon() error {
+	vm.ctl.Lock()
+	defer vm.ctl.Unlock()
+	if vm.Status() != Arriving {
+		return vm.wrong("abandoned", "only one that arrives can")
+	}
+	vm.become(Deleted)
+	return vm.free()
+}
 
 // DirtyPages is how many pages have been written since the last Harvest.
 func (vm *VM) DirtyPages() uint64 { return vm.tables.DirtyPages() }

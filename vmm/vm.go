@@ -63,7 +63,8 @@ type VM struct {
 	offset    int64          // machine's clock less vm.now, while it runs
 	stoppedAt uint64         // host TSC at which the guest's counters stand
 	wall      atomic.Uint32  // version of the wall clock page
-	taken     bool           // by a migration
+	taken     bool           // by a migration that leaves
+	loaded    bool           // LoadState has been there
 	started   time.Time
 	restart   restart
 }

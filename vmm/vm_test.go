@@ -280,7 +280,7 @@ func TestTheStateOfAMachineMovesToAnother(t *testing.T) {
 	if err := vm.BeginTracking(8); err != nil {
 		t.Fatal(err)
 	}
-	if err := vm.Stop(gone); err == nil || !strings.Contains(err.Error(), "migrated") {
+	if err := vm.Stop(gone); err == nil || !strings.Contains(err.Error(), "migrate cancel test") {
 		t.Errorf("stop while migrating: %v", err)
 	}
 	soon, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)

@@ -119,6 +119,6 @@ func (i *incoming) LoadState(_ context.Context, r io.Reader) error { return i.vm
 func (i *incoming) Start() error { return i.vm.StartLoaded() }
 
 func (i *incoming) Abort() {
-	i.vm.Delete()
+	i.vm.Abandon()
 	i.t.Registry.Forget(i.vm)
 }
