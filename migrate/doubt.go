@@ -21,16 +21,31 @@ func (g *Migration) Settle(how Settlement) error {
 	if how > SettleRelease {
 		return fmt.Errorf("migrate: settlement %d does not exist", how)
 	}
-	if g.State() != InDoubt {
-		return fmt.Errorf("migrate: guest %q is not in doubt", g.machine.Name)
+	g.mu.Lock()
+	switch {
+	case g.state != InDoubt:
+		g.mu.Unlock()
+		return fmt.Errorf("migrate: guest %q is not in doubt: there is nothing to settle", g.machine.Name)
+	case g.settled != nil:
+		g.mu.Unlock()
+		return fmt.Errorf("migrate: guest %q is being settled already", g.machine.Name)
 	}
-	select {
-	case g.order <- how:
-		<-g.done
-		return nil
-	case <-g.done:
-		return fmt.Errorf("migrate: guest %q is not in doubt any more", g.machine.Name)
+	g.settled = &how
+	g.decided() // a question under way to the target is not waited for
+	g.mu.Unlock()
+	<-g.done
+	if g.obeyed != how {
+		return fmt.Errorf("migrate: guest %q was not in doubt any more: it %s", g.machine.Name, g.obeyed.where())
 	}
+	return nil
+}
+
+// where the guest runs after a Settlement, or after an answer that came to the same.
+func (s Settlement) where() string {
+	if s == SettleResume {
+		return "runs here"
+	}
+	return "is given up here"
 }
 
 // commit hands the guest over. The state is Committing: from here on only the
@@ -72,39 +87,34 @@ func (g *Migration) release() {
 // ask asks the target what has become of the guest until it knows, or the
 // operator does.
 func (g *Migration) ask(why error) {
+	ctx, decided := context.WithCancel(g.m.ctx)
+	defer decided()
+	g.mu.Lock()
+	g.decided = decided
+	g.mu.Unlock()
 	g.enter(InDoubt)
 	close(g.doubt)
 	for {
-		o, err := g.query()
+		o, err := g.query(ctx)
 		switch {
 		case err == nil && o == outcomeStarted:
 			g.rep.update(func(r *Report) { r.Doubt, r.Downtime.Total = "", time.Since(g.stopped) })
 			g.release()
+			g.obeyed = SettleRelease
 			g.end(Done, nil)
 			return
 		case err == nil && o == outcomeNotStarted:
 			g.keep()
+			g.obeyed = SettleResume
 			g.rep.update(func(r *Report) { r.Doubt = "" })
 			g.end(Failed, fmt.Errorf("migrate: the guest was not started on %s and runs here: %w", g.address, why))
 			return
 		case err == nil && o == outcomeUnknown:
 			err = errors.New("that host was restarted or has forgotten")
 		}
-		text := "it is being started there"
-		if err != nil {
-			text = fmt.Sprintf("no answer to the commit (%v) nor to the question about it (%v): look whether the guest runs on %s, then settle it with resume or release", why, err, g.address)
-		}
-		g.rep.update(func(r *Report) { r.Doubt = text })
-		g.notify()
-		wait := time.NewTimer(g.m.cfg.Timing.Retry)
-		select {
-		case <-wait.C:
-		case <-g.m.ctx.Done():
-			wait.Stop()
-			g.final = ErrInDoubt
-			return
-		case how := <-g.order:
-			wait.Stop()
+		if how, ok := g.order(); ok {
+			g.obeyed = how
+			g.rep.update(func(r *Report) { r.Doubt = "" })
 			if how == SettleRelease {
 				g.release()
 				g.end(Done, nil)
@@ -114,12 +124,39 @@ func (g *Migration) ask(why error) {
 			}
 			return
 		}
+		if g.m.ctx.Err() != nil {
+			g.final = ErrInDoubt
+			return
+		}
+		text := "it is being started there"
+		if err != nil {
+			text = fmt.Sprintf("no answer to the commit (%v) nor to the question about it (%v): look whether the guest runs on %s; if not, `migrate settle %s resume`, else `migrate settle %s release`",
+				why, err, g.address, g.machine.Name, g.machine.Name)
+		}
+		g.rep.update(func(r *Report) { r.Doubt = text })
+		g.notify()
+		wait := time.NewTimer(g.m.cfg.Timing.Retry)
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			wait.Stop()
+		}
 	}
 }
 
+// order is what the operator decided, if he has.
+func (g *Migration) order() (Settlement, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.settled == nil {
+		return 0, false
+	}
+	return *g.settled, true
+}
+
 // query asks the target once.
-func (g *Migration) query() (outcome, error) {
-	l, h, err := g.greet(g.m.ctx, purposeQuery)
+func (g *Migration) query(ctx context.Context) (outcome, error) {
+	l, h, err := g.greet(ctx, purposeQuery)
 	if l != nil {
 		defer l.close(context.Canceled)
 	}

@@ -202,6 +202,15 @@ func (b Bitmap) Next(page uint64) (uint64, bool) {
 	return i*64 + uint64(bits.TrailingZeros64(w)), true
 }
 
+// NextBefore is Next that does not look at end and behind it.
+func (b Bitmap) NextBefore(page, end uint64) (uint64, bool) {
+	if page >= end {
+		return 0, false
+	}
+	p, ok := b[:min(uint64(len(b)), (end+63)/64)].Next(page)
+	return p, ok && p < end
+}
+
 // CheckRegions tells what is wrong with a list of regions, or with their sum
 // exceeding maxBytes.
 func CheckRegions(rs []Region, maxBytes uint64) error {

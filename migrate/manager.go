@@ -169,7 +169,7 @@ func (m *Manager) Start(name, address string, o Options) (*Migration, error) {
 	}
 	g := &Migration{
 		m: m, guest: guest, machine: guest.Machine(), address: address, opts: o,
-		id: newID(), done: make(chan struct{}), doubt: make(chan struct{}), order: make(chan Settlement),
+		id: newID(), done: make(chan struct{}), doubt: make(chan struct{}),
 	}
 	g.ctx, g.cancel = context.WithCancelCause(m.ctx)
 	g.rep = m.addReport(Report{ID: g.id.String(), Guest: name, Peer: address, State: Idle.String()})

@@ -186,7 +186,7 @@ func (t msgType) String() string {
 const (
 	maxName    = 64
 	maxConfig  = 256 << 10
-	maxState   = 64 << 20
+	maxState   = 4 << 20 // several times the largest: 64 processors, and a console that does not compress
 	maxText    = 1 << 10 // of a failure's reason
 	maxSums    = 16 << 10
 	maxRuns    = 1 << 10 // runs of pages in a batch

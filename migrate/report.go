@@ -23,15 +23,16 @@ type Report struct {
 	Downtime Downtime      `json:"downtime"`
 	RTT      time.Duration `json:"rtt_ns,omitempty"`
 
-	Rounds  []Round `json:"rounds"`
-	Pages   uint64  `json:"pages"` // sent or come, zero ones included
-	Zero    uint64  `json:"zero_pages"`
-	Packed  uint64  `json:"packed_pages"`  // of them, compressed
-	Skipped uint64  `json:"skipped_pages"` // not sent because already written again
-	Bytes   uint64  `json:"bytes"`         // on the line
-	Saved   uint64  `json:"state_bytes"`
-	Faults  uint64  `json:"write_faults"`
-	Opened  uint64  `json:"pages_opened"`
+	Rounds    []Round `json:"rounds"`
+	Forgotten int     `json:"rounds_forgotten"` // older ones than those in Rounds
+	Pages     uint64  `json:"pages"`            // sent or come, zero ones included
+	Zero      uint64  `json:"zero_pages"`
+	Packed    uint64  `json:"packed_pages"`  // of them, compressed
+	Skipped   uint64  `json:"skipped_pages"` // not sent because already written again
+	Bytes     uint64  `json:"bytes"`         // on the line
+	Saved     uint64  `json:"state_bytes"`
+	Faults    uint64  `json:"write_faults"`
+	Opened    uint64  `json:"pages_opened"`
 
 	// While it runs.
 	Bandwidth float64       `json:"bytes_per_second"` // what the line takes
@@ -68,6 +69,19 @@ type Round struct {
 	Faults   uint64        `json:"faults"`
 	Group    int           `json:"group"`
 	Last     bool          `json:"last,omitempty"`
+}
+
+// maxRounds is how many rounds a report of a guest that arrives keeps: how many
+// there are is the other host's wish.
+const maxRounds = 64
+
+// arrived adds a round of a guest that arrives.
+func (r *Report) arrived(x Round) {
+	if len(r.Rounds) == maxRounds {
+		r.Rounds = slices.Delete(r.Rounds, 0, 1)
+		r.Forgotten++
+	}
+	r.Rounds = append(r.Rounds, x)
 }
 
 // A liveReport is a Report being written.

@@ -69,25 +69,27 @@ type Migration struct {
 	opts    Options
 	id      id
 	rep     *liveReport
-	done    chan struct{}   // closed at the end
-	doubt   chan struct{}   // closed when the state becomes InDoubt
-	order   chan Settlement // an operator's decision
+	done    chan struct{} // closed at the end
+	doubt   chan struct{} // closed when the state becomes InDoubt
 
 	ctx    context.Context // until Committing: ended by Cancel
 	cancel context.CancelCauseFunc
 
-	mu    sync.Mutex
-	state State
+	mu      sync.Mutex
+	state   State
+	settled *Settlement        // an operator's decision
+	decided context.CancelFunc // tells of it who asks the target
 
 	// Only the migration's goroutine uses the rest.
 	target  id // the target host
 	feats   uint64
 	replies chan reply
 	pipe    *pipeline
-	gone    bool  // Release was called
-	paused  bool  // by us
-	tracked bool  // likewise
-	final   error // why it failed
+	gone    bool       // Release was called
+	paused  bool       // by us
+	tracked bool       // likewise
+	final   error      // why it failed
+	obeyed  Settlement // how its doubt ended
 	stopped time.Time
 	begun   time.Time // of the downtime's current part
 	line    bandwidth
@@ -126,7 +128,7 @@ func (g *Migration) Wait(ctx context.Context) (Report, error) {
 	case <-g.done:
 		return g.Report(), g.final
 	case <-g.doubt:
-		return g.Report(), ErrInDoubt
+		return g.Report(), fmt.Errorf("%w: `migrate list` says more, `migrate settle %s` decides", ErrInDoubt, g.machine.Name)
 	}
 }
 
@@ -136,7 +138,10 @@ func (g *Migration) Cancel() error { return g.cancelWith(nil) }
 func (g *Migration) cancelWith(why error) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if g.state >= Committing {
+	switch {
+	case g.state == InDoubt:
+		return fmt.Errorf("%w: look there, then `migrate settle %s resume` or `release`", ErrInDoubt, g.machine.Name)
+	case g.state >= Committing:
 		return ErrTooLate
 	}
 	if why == nil {

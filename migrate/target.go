@@ -388,7 +388,7 @@ func (s *session) pages(b []byte) error {
 // never written is never touched.
 func (s *session) zero(i int, off, n uint64) error {
 	end := off + n
-	for p, ok := s.raw[i].Next(off); ok && p < end; p, ok = s.raw[i].Next(p) {
+	for p, ok := s.raw[i].NextBefore(off, end); ok; p, ok = s.raw[i].NextBefore(p, end) {
 		q := p
 		for ; q < end && s.raw[i].Has(q); q++ {
 			s.raw[i].Clear(q)
@@ -410,7 +410,7 @@ func (s *session) endRound(b []byte) error {
 		return protocolError("round %d brought %d pages and %d zero ones, the source says %d and %d", s.sum.round, s.sum.raw, s.sum.zero, want.raw, want.zero)
 	}
 	s.rep.update(func(r *Report) {
-		r.Rounds = append(r.Rounds, Round{Raw: s.sum.raw, Zero: s.sum.zero})
+		r.arrived(Round{Raw: s.sum.raw, Zero: s.sum.zero, Last: s.last})
 		r.Pages += s.sum.raw + s.sum.zero
 		r.Zero += s.sum.zero
 		r.Bytes = s.l.read.Load()

@@ -22,7 +22,7 @@ func (h *host) migrateCommands() []*shell.Command {
 				"^C cancels; until the hand-over the guest goes on running here.",
 			Example: "vm migrate web 192.0.2.11 downtime=100", Shows: true, Run: h.cmdMigrate, Complete: h.completeVM},
 		{Name: "migrate list", Summary: "list the migrations from and to this host", Example: "migrate list", Shows: true, Run: h.cmdMigrateList},
-		{Name: "migrate cancel", Args: "NAME", Summary: "cancel a machine's migration; it goes on running here", Example: "migrate cancel web", Run: func(c *shell.Call) error {
+		{Name: "migrate cancel", Args: "NAME", Summary: "cancel a machine's migration, from this host or to it; it goes on running where it was", Example: "migrate cancel web", Run: func(c *shell.Call) error {
 			return h.onMigration(c, "a machine's name is wanted", 1, func(name string) error { return h.mover.Cancel(name) })
 		}, Complete: h.completeVM},
 		{Name: "migrate settle", Args: "NAME resume|release", Summary: "decide about a machine in doubt, after looking at the other host",
@@ -124,7 +124,7 @@ func (r report) Text(w io.Writer) {
 	}
 	t := shell.Table{}
 	t.Row("  total time", r.Total.Round(time.Millisecond))
-	t.Row("  rounds", len(r.Rounds))
+	t.Row("  rounds", len(r.Rounds)+r.Forgotten)
 	t.Row("  pages", fmt.Sprintf("%d, of which %d were zero; %d not sent because written again", r.Pages, r.Zero, r.Skipped))
 	t.Row("  sent", fmt.Sprintf("%s, of which state %s", shell.Bytes(r.Bytes), shell.Bytes(r.Saved)))
 	t.Row("  write faults", fmt.Sprintf("%d, which opened %d pages", r.Faults, r.Opened))

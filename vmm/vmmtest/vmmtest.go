@@ -1,0 +1,97 @@
+// Package vmmtest is a host of machines for tests on Linux: memory is Go's, and the
+// guest is a Go function.
+package vmmtest
+
+import (
+	"encoding/binary"
+	"sync"
+	"time"
+
+	"godwit/vmm"
+	"godwit/vmm/cpuid"
+	"godwit/vmm/internal/fakecpu"
+	"godwit/vmm/mem"
+	"godwit/vmm/vcpu"
+)
+
+// A VCPU is a processor that executes a Program.
+type VCPU = fakecpu.VCPU
+
+// A Program is called at each entry of a processor and fills in the exit.
+type Program = fakecpu.Program
+
+// A Host is a vmm.Host on which leaks show.
+type Host struct {
+	*vmm.Host
+	backend *fakecpu.Backend
+	memory  lockedMemory
+}
+
+// lockedMemory is mem.Simulated for many goroutines.
+type lockedMemory struct {
+	mu sync.Mutex
+	mem.Simulated
+}
+
+func (m *lockedMemory) Alloc(size, align uint64) (mem.Block, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.Simulated.Alloc(size, align)
+}
+
+func (m *lockedMemory) Free(b mem.Block) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.Simulated.Free(b)
+}
+
+// New makes a host with so much memory for guests; zero: 1 TiB.
+func New(p Program, memory uint64) *Host {
+	h := &Host{backend: &fakecpu.Backend{Program: p}}
+	h.memory.Limit = memory
+	start := time.Now()
+	h.Host = &vmm.Host{
+		Backend: h.backend, Memory: &h.memory, CPU: cpuid.NewHost(everything, h.backend.Capabilities()),
+		TSC: func() uint64 { return uint64(time.Since(start)) + 12345678 }, TSCHz: 1e9, WallClock: time.Now, Quiet: true,
+	}
+	return h
+}
+
+// everything answers CPUID as a processor that has all there is.
+func everything(leaf, sub uint32) (a, b, c, d uint32) {
+	switch leaf {
+	case 0:
+		return 0x20, 0, 0, 0
+	case 0x80000000:
+		return 0x80000021, 0, 0, 0
+	case 0x80000008:
+		return 46, 0, 0, 0
+	}
+	return ^uint32(0), ^uint32(0), ^uint32(0), ^uint32(0)
+}
+
+// Left is what has not been given back.
+func (h *Host) Left() (spaces, vcpus int, bytes uint64) {
+	spaces, vcpus = h.backend.Open()
+	h.memory.mu.Lock()
+	defer h.memory.mu.Unlock()
+	return spaces, vcpus, uint64(h.memory.Live())
+}
+
+// Kernel is a flat Multiboot image of a few bytes at 1 MiB.
+func Kernel() []byte {
+	b := make([]byte, 0x100)
+	const kludge = 1 << 16
+	for i, v := range []uint32{0x1badb002, kludge, 1<<32 - 0x1badb002 - kludge, 1 << 20, 1 << 20, 0, 0, 1<<20 + 0x40} {
+		binary.LittleEndian.PutUint32(b[i*4:], v)
+	}
+	b[0x40] = 0xf4 // hlt
+	return b
+}
+
+// Out is a guest's OUT of one byte.
+func Out(v *VCPU, e *vcpu.Exit, port uint16, x byte) error {
+	e.Reason, e.Port, e.Size, e.In, e.Len = vcpu.ExitIO, port, 1, false, 1
+	v.Regs().GPR[vcpu.RAX] = uint64(x)
+	return nil
+}
