@@ -16,6 +16,9 @@ import (
 //	                                        (Status Crashed)
 //	                                              |  vm stop, vm reset, vm delete
 //	                                              +-----------------------------> restartNone
+//
+// A machine that a migration has is not reset, since its memory is the migration's. restartOverdue is restartWaiting with
+// its time up meanwhile: the migration ends, because a crashed guest can not move, and then the machine is reset.
 
 // restartState is one of the picture.
 type restartState uint8
@@ -23,6 +26,7 @@ type restartState uint8
 const (
 	restartNone restartState = iota
 	restartWaiting
+	restartOverdue
 )
 
 const (
@@ -35,15 +39,15 @@ const (
 // restart is guarded by VM.ctl.
 type restart struct {
 	state    restartState
-	crashes  int   // in a row
-	bootedAt int64 // the machine's clock then
+	crashes  int          // in a row
+	bootedAt atomic.Int64 // the machine's clock then; read without ctl, too
 	stop     func() bool
 	serial   uint64       // of the wait: a timer that fires late has another's
 	due      atomic.Int64 // Unix time in ns while waiting, else 0: for whoever only looks, without ctl
 }
 
 // booted notes that the guest begins anew.
-func (vm *VM) booted() { vm.restart.bootedAt = vm.clock.Now() }
+func (vm *VM) booted() { vm.restart.bootedAt.Store(vm.clock.Now()) }
 
 // pauseAfterCrash counts a crash and tells how long to wait.
 func (r *restart) pauseAfterCrash(ran time.Duration) time.Duration {
@@ -68,7 +72,7 @@ func (vm *VM) crashed() {
 		vm.become(Crashed)
 		return
 	}
-	d := r.pauseAfterCrash(time.Duration(vm.clock.Now() - r.bootedAt))
+	d := r.pauseAfterCrash(time.Duration(vm.clock.Now() - r.bootedAt.Load()))
 	if d == 0 {
 		vm.event("crashed: it is reset, as its configuration says")
 		vm.reboot()
@@ -91,13 +95,29 @@ func (vm *VM) restartNow(serial uint64) {
 	if r.state != restartWaiting || r.serial != serial {
 		return // called off meanwhile
 	}
+	if vm.taken {
+		r.state = restartOverdue
+		return
+	}
+	vm.restartOf(r)
+}
+
+// restartOf resets the machine. ctl is held.
+func (vm *VM) restartOf(r *restart) {
 	r.state = restartNone
 	r.due.Store(0)
-	if vm.Status() != Crashed || vm.taken {
+	if vm.Status() != Crashed {
 		return
 	}
 	vm.event("reset after its crash")
 	vm.reboot()
+}
+
+// restartIfOverdue does what waited for the end of a migration. ctl is held.
+func (vm *VM) restartIfOverdue() {
+	if vm.restart.state == restartOverdue {
+		vm.restartOf(&vm.restart)
+	}
 }
 
 // dontRestart calls a reset off that waits, and forgets the crashes: the operator has taken over. ctl is held.

@@ -185,3 +185,26 @@ func TestPausesAfterCrashes(t *testing.T) {
 		t.Errorf("%v", d)
 	}
 }
+
+// The pause before a reset ends while a migration has the machine. The migration fails, as the guest has crashed, and
+// the reset is not forgotten.
+func TestAResetThatFallsIntoAMigrationComesAfterIt(t *testing.T) {
+	r, w, vm, crash := crasher(t)
+	crashOnce(t, r, vm, crash) // the first is reset at once
+	if err := vm.BeginTracking(1); err != nil {
+		t.Fatal(err)
+	}
+	crash.Store(true)
+	eventually(t, "a reset that waits", func() bool { return w.waiting() == 1 })
+	w.pass(restartFirst)
+	if vm.Status() != Crashed {
+		t.Errorf("reset under a migration's hands: %v", vm.Status())
+	}
+	vm.EndTracking()
+	if vm.Status() != Running {
+		t.Errorf("after the migration it is %v, and nothing waits to reset it (%v)", vm.Status(), vm.Info().StatusText())
+	}
+	vm.Stop(gone)
+	vm.Delete()
+	r.leaks(t)
+}

@@ -1,6 +1,8 @@
 package vmm
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"strings"
@@ -55,26 +57,87 @@ func sumOf(b []byte) fileSum {
 	return fileSum{uint64(len(b)), crc32.Checksum(b, castagnoli)}
 }
 
-// haveFiles makes sure that the files are here.
-func (vm *VM) haveFiles() error {
-	if vm.files.Kernel != nil {
-		return nil
+const noFilesNext = "make them available here under the same names, or delete the machine and create it again"
+
+var errNoFiles = errors.New("the files it boots from stayed on the host it came from: " + noFilesNext)
+
+// An Opener gets a file by the name that a Config has for it.
+type Opener func(ctx context.Context, name string) ([]byte, error)
+
+// open gets the files by open and checks that they are those the machine was made of.
+func (vm *VM) open(ctx context.Context, open Opener) (Files, error) {
+	if open == nil {
+		return Files{}, errNoFiles
 	}
-	const next = "delete the machine and create it again"
-	if vm.host.File == nil {
-		return fmt.Errorf("the files it boots from stayed on the host it came from: %s", next)
-	}
-	f, err := OpenFiles(&vm.cfg, vm.host.File)
+	f, err := OpenFiles(&vm.cfg, func(name string) ([]byte, error) { return open(ctx, name) })
 	if err != nil {
-		return fmt.Errorf("the files it boots from stayed on the host it came from: %w; %s", err, next)
+		return f, fmt.Errorf("the files it boots from stayed on the host it came from: %w; %s", err, noFilesNext)
 	}
-	have := f.sums()
 	names := append([]string{vm.cfg.Kernel, vm.cfg.Initrd}, vm.cfg.Modules...)
-	for i, s := range vm.sums {
-		if have[i] != s {
-			return fmt.Errorf("%s is another file here than where the machine was created: %s", names[i], next)
+	for i, s := range f.sums() {
+		if vm.sums[i] != s {
+			return f, fmt.Errorf("%s is another file here than where the machine was created: %s", names[i], noFilesNext)
 		}
 	}
-	vm.files = f
+	return f, nil
+}
+
+// FetchFiles makes sure that the files are here. Other commands are served meanwhile.
+func (vm *VM) FetchFiles(ctx context.Context, open Opener) error {
+	vm.ctl.Lock()
+	err, have := vm.busy(), vm.files.Kernel != nil
+	vm.ctl.Unlock()
+	if err != nil || have {
+		return err
+	}
+	f, err := vm.open(ctx, open)
+	if err != nil {
+		return fmt.Errorf("vm %s: %w", vm.cfg.Name, err)
+	}
+	vm.ctl.Lock()
+	defer vm.ctl.Unlock()
+	if vm.files.Kernel == nil {
+		vm.files = f
+	}
 	return nil
+}
+
+// A fetch of the files of a guest that reset itself.
+type fetch struct{ cancel context.CancelFunc }
+
+// fetchAndBoot gets the files without holding anybody up. ctl is held.
+func (vm *VM) fetchAndBoot() {
+	if vm.become(Booting) != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	f := &fetch{cancel}
+	vm.fetch = f
+	go func() {
+		files, err := vm.open(ctx, vm.host.File)
+		cancel()
+		vm.ctl.Lock()
+		defer vm.ctl.Unlock()
+		if vm.fetch != f {
+			return // called off
+		}
+		vm.fetch = nil
+		if err != nil {
+			vm.become(Crashed)
+			vm.event("it can not boot: %v", err)
+			return
+		}
+		vm.files = files
+		vm.reboot()
+	}()
+}
+
+// dontFetch calls that off. ctl is held.
+func (vm *VM) dontFetch() {
+	vm.fetch.cancel()
+	vm.fetch = nil
+}
+
+func (vm *VM) fetches(verb string) error {
+	return vm.wrong(verb, "it fetches the files it boots from; `vm stop "+vm.cfg.Name+"` ends that")
 }

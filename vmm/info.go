@@ -12,7 +12,7 @@ type Info struct {
 	Config  Config    `json:"config"`
 	Status  string    `json:"status"`
 	ResetIn *float64  `json:"reset_in,omitempty"` // seconds until it is reset after its crash
-	Uptime  float64   `json:"uptime"`             // seconds that the guest has run
+	Uptime  float64   `json:"uptime"`             // seconds that the guest has run since it booted; 0: it is not booted
 	CPUs    []CPUInfo `json:"cpus"`
 	Ports   uint64    `json:"lost_ports"` // accesses that no device answered
 	MMIO    uint64    `json:"lost_mmio"`
@@ -34,7 +34,10 @@ type CPUInfo struct {
 func (vm *VM) Info() Info {
 	i := Info{Config: vm.cfg, Status: vm.Status().String(), Events: vm.Events()}
 	i.ResetIn = vm.resetIn()
-	i.Uptime = time.Duration(vm.clock.Now()).Seconds()
+	switch vm.Status() {
+	case Running, Paused, Crashed:
+		i.Uptime = vm.uptime().Seconds()
+	}
 	i.Ports, i.MMIO = vm.bus.lostPort.Load(), vm.bus.lostMMIO.Load()
 	_, i.Console = vm.ring.Bounds()
 	for _, c := range vm.cpus {

@@ -25,6 +25,8 @@ import (
 //
 // A machine that another host sends is Arriving from its first byte to its last: it is the migration's alone, which
 // leads it to Running or, if it fails, to Deleted.
+// One that came from another host left its files there. When it boots anew it is Booting until they are here (files.go),
+// from where it becomes Running, or Crashed without them, or Stopped by Stop.
 // A guest whose configuration says so is reset after a crash, perhaps after a pause: see crash.go.
 // Delete leads from any but Running to Deleted, where nothing leads on.
 type Status uint32
@@ -36,10 +38,11 @@ const (
 	Crashed
 	Deleted
 	Arriving // being filled by a migration
+	Booting  // the files it boots from are being fetched
 	numStatus
 )
 
-var statusNames = [numStatus]string{"stopped", "running", "paused", "crashed", "deleted", "arriving"}
+var statusNames = [numStatus]string{"stopped", "running", "paused", "crashed", "deleted", "arriving", "booting"}
 
 func (s Status) String() string {
 	if s < numStatus {
@@ -51,9 +54,10 @@ func (s Status) String() string {
 // transitions are all there are, as bits of the Statuses that follow one.
 var transitions = [numStatus]uint32{
 	Stopped:  1<<Running | 1<<Paused | 1<<Deleted, // Paused: loaded with a saved state
-	Running:  1<<Stopped | 1<<Paused | 1<<Crashed,
-	Paused:   1<<Running | 1<<Stopped | 1<<Crashed | 1<<Deleted,
-	Crashed:  1<<Stopped | 1<<Running | 1<<Deleted, // Running: reset
+	Running:  1<<Stopped | 1<<Paused | 1<<Crashed | 1<<Booting,
+	Paused:   1<<Running | 1<<Stopped | 1<<Crashed | 1<<Booting | 1<<Deleted,
+	Crashed:  1<<Stopped | 1<<Running | 1<<Booting | 1<<Deleted, // Running: reset
+	Booting:  1<<Running | 1<<Stopped | 1<<Crashed,
 	Arriving: 1<<Running | 1<<Deleted,
 }
 
@@ -142,12 +146,17 @@ func (vm *VM) settleLocked() {
 	}
 }
 
+// uptime is how long the guest has run since it booted; pauses do not count.
 func (vm *VM) uptime() time.Duration {
-	return time.Duration(vm.clock.Now()).Round(time.Millisecond)
+	return time.Duration(max(0, vm.clock.Now()-vm.restart.bootedAt.Load())).Round(time.Millisecond)
 }
 
-// reboot starts from the beginning what was halted.
+// reboot starts from the beginning what was halted, once its files are here.
 func (vm *VM) reboot() {
+	if vm.files.Kernel == nil && vm.host.File != nil {
+		vm.fetchAndBoot()
+		return
+	}
 	if err := vm.boot(); err != nil {
 		if vm.Status() != Crashed {
 			vm.become(Crashed)
@@ -163,8 +172,8 @@ func (vm *VM) reboot() {
 
 // boot puts the machine into the state in which its kernel starts.
 func (vm *VM) boot() error {
-	if err := vm.haveFiles(); err != nil {
-		return err
+	if vm.files.Kernel == nil {
+		return errNoFiles
 	}
 	if err := vm.firmware(); err != nil {
 		return err
@@ -265,8 +274,14 @@ func (vm *VM) wrong(verb, next string) error {
 	return fmt.Errorf("vm %s is %v and can not be %s: %s", vm.cfg.Name, vm.Status(), verb, next)
 }
 
-// Start boots a stopped machine, or lets a paused one go on.
+// Start boots a stopped machine, or lets a paused one go on. Where its files are not here
+// it gets them first; FetchFiles before it can be interrupted, and tells how far it is.
 func (vm *VM) Start() error {
+	if vm.Status() == Stopped {
+		if err := vm.FetchFiles(context.Background(), vm.host.File); err != nil {
+			return err
+		}
+	}
 	vm.ctl.Lock()
 	defer vm.ctl.Unlock()
 	if err := vm.busy(); err != nil {
@@ -278,8 +293,12 @@ func (vm *VM) Start() error {
 		vm.run()
 		return nil
 	case Stopped:
+	case Booting:
+		return vm.fetches("started")
+	case Crashed:
+		return vm.wrong("started", "`vm reset "+vm.cfg.Name+"` boots it again")
 	default:
-		return vm.wrong("started", "vm reset starts it again")
+		return vm.wrong("started", "only a stopped or paused one can")
 	}
 	if err := vm.boot(); err != nil {
 		return fmt.Errorf("vm %s: %w", vm.cfg.Name, err)
@@ -370,8 +389,10 @@ func (vm *VM) Stop(ctx context.Context) error {
 		if vm.asked.Swap(askNothing) != askPowerOff {
 			vm.event("switched off by the operator after %v", vm.uptime())
 		}
+	case Booting:
+		vm.dontFetch()
 	case Deleted:
-		return vm.wrong("stopped", "create it again")
+		return vm.wrong("stopped", "it is gone from this host")
 	}
 	return vm.become(Stopped)
 }
@@ -388,13 +409,15 @@ func (vm *VM) Reset() error {
 		vm.halt()
 		vm.asked.Store(askNothing)
 	case Crashed, Paused:
+	case Booting:
+		return vm.fetches("reset")
 	default:
-		return vm.wrong("reset", "vm start starts it")
+		return vm.wrong("reset", "`vm start "+vm.cfg.Name+"` starts it")
 	}
 	vm.dontRestart()
 	vm.event("reset by the operator")
 	vm.reboot()
-	if vm.Status() != Running {
+	if s := vm.Status(); s != Running && s != Booting {
 		return fmt.Errorf("vm %s did not boot again: its events say why (vm show %s)", vm.cfg.Name, vm.cfg.Name)
 	}
 	return nil
@@ -412,8 +435,8 @@ func (vm *VM) Delete() error {
 
 func (vm *VM) delete() error {
 	switch vm.Status() {
-	case Running:
-		return vm.wrong("deleted", "vm stop "+vm.cfg.Name+" first")
+	case Running, Booting:
+		return vm.wrong("deleted", "`vm stop "+vm.cfg.Name+"` first")
 	case Deleted:
 		return vm.wrong("deleted", "it is gone already")
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"slices"
 
 	"godwit/vmm/cpuid"
@@ -165,6 +166,32 @@ func (c cpuState) LoadState(_ uint16, r *state.Reader) error {
 	return nil
 }
 
+// bootState is the "boot" section, which a reader may do without: since when the guest
+// runs, and how often it crashed before.
+type bootState struct{ vm *VM }
+
+const bootSection = "boot"
+
+func (b bootState) StateName() string    { return bootSection }
+func (b bootState) StateVersion() uint16 { return 1 }
+
+func (b bootState) SaveState(w *state.Writer) {
+	w.I64(b.vm.restart.bootedAt.Load())
+	w.U32(uint32(b.vm.restart.crashes))
+}
+
+func (b bootState) LoadState(_ uint16, r *state.Reader) error {
+	at, crashes := r.I64(), r.U32()
+	if at < 0 || at > b.vm.clock.Now() || crashes > math.MaxInt32 {
+		r.Fail(fmt.Errorf("%d crashes, booted at %d ns of %d", crashes, at, b.vm.clock.Now()))
+	}
+	if r.Err() == nil {
+		b.vm.restart.bootedAt.Store(at)
+		b.vm.restart.crashes = int(crashes)
+	}
+	return r.Err()
+}
+
 // putState encodes s: all its fields, in the order of their declaration.
 func putState(w *state.Writer, s *vcpu.State) {
 	for _, v := range s.Regs.GPR {
@@ -246,7 +273,7 @@ func (vm *VM) parts() []state.Device {
 	for _, c := range vm.cpus {
 		p = append(p, cpuState{c})
 	}
-	return p
+	return append(p, bootState{vm})
 }
 
 // SaveState writes all of a paused machine but its memory.
@@ -257,7 +284,11 @@ func (vm *VM) SaveState(w io.Writer) error {
 		return vm.wrong("saved", "pause it first")
 	}
 	for _, d := range vm.parts() {
-		if err := state.Save(w, d); err != nil {
+		save := state.Save
+		if d.StateName() == bootSection {
+			save = state.SaveOptional
+		}
+		if err := save(w, d); err != nil {
 			return fmt.Errorf("vm %s: %w", vm.cfg.Name, err)
 		}
 	}
@@ -309,6 +340,7 @@ func (vm *VM) load(r io.Reader) error {
 		delete(missing, s.Name)
 		sections[s.Name] = s
 	}
+	delete(missing, bootSection)
 	if len(missing) > 0 {
 		names := make([]string, 0, known)
 		for n := range missing {
@@ -319,7 +351,11 @@ func (vm *VM) load(r io.Reader) error {
 	}
 	// In our order, whatever the order they came in: the clock first.
 	for _, d := range parts {
-		if err := sections[d.StateName()].Load(d); err != nil {
+		s, ok := sections[d.StateName()]
+		if !ok {
+			continue
+		}
+		if err := s.Load(d); err != nil {
 			return err
 		}
 	}

@@ -53,6 +53,7 @@ func (vm *VM) EndTracking() {
 		vm.space.Sync()
 		vm.tables.Reclaim()
 	})
+	vm.restartIfOverdue()
 }
 
 // Harvest adds the pages written since the last call to dirty and protects them

@@ -27,7 +27,7 @@ type Host struct {
 	Quiet     bool              // do not tell of unknown MSRs
 	// File opens a file by the name a Config has for it; it serves machines
 	// that came by migration and boot anew. It may be nil.
-	File func(name string) ([]byte, error)
+	File Opener
 	// After is time.AfterFunc, and returns its timer's Stop; nil: that.
 	After func(d time.Duration, f func()) (stop func() bool)
 }
@@ -36,7 +36,7 @@ type Host struct {
 type VM struct {
 	host  *Host
 	cfg   Config
-	files Files     // Kernel nil: elsewhere, see haveFiles
+	files Files     // Kernel nil: elsewhere, see files.go
 	sums  []fileSum // of files; nil: not computed yet
 	model *cpuid.Model
 
@@ -67,6 +67,7 @@ type VM struct {
 	loaded    bool           // LoadState has been there
 	started   time.Time
 	restart   restart
+	fetch     *fetch // while Booting
 }
 
 // New makes a machine and reserves all that it needs. It does not run.

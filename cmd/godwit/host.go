@@ -30,10 +30,13 @@ type host struct {
 	settled chan struct{}    // closed when machines can be made: see settleClock
 	net     *hostnet.Net     // nil: ip=none
 	mover   *migrate.Manager // nil without net or vms
+	// open gets a file by its name: file.
+	open func(c *shell.Call, name string) ([]byte, error)
 }
 
 func newHost() *host {
 	h := &host{cfg: config.Default(), sh: shell.New(), settled: make(chan struct{})}
+	h.open = h.file
 	h.sh.Add(h.hostCommands()...)
 	h.sh.Add(h.vmCommands()...)
 	h.sh.Add(h.migrateCommands()...)

@@ -217,7 +217,7 @@ func (h *host) quiet() error {
 	}
 	var names []string
 	for _, vm := range h.vms.List() {
-		if vm.Status() == vmm.Running || vm.Status() == vmm.Paused {
+		if s := vm.Status(); s == vmm.Running || s == vmm.Paused || s == vmm.Booting {
 			names = append(names, vm.Name())
 		}
 	}

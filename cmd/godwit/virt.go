@@ -79,11 +79,11 @@ func (h *host) startVirt() {
 		Backend: be, Memory: physMemory{}, CPU: cpuid.NewHost(kernel.CPUID, caps),
 		TSC: kernel.TSC, TSCHz: kernel.TSCFrequency(), WallClock: time.Now,
 		Log: func(line string) { h.logf("%s", line) },
-		File: func(name string) ([]byte, error) {
-			// Nobody is there to interrupt it.
-			ctx, cancel := context.WithTimeout(context.Background(), resetFetch)
+		File: func(ctx context.Context, name string) ([]byte, error) {
+			// Nobody sees how far it is.
+			ctx, cancel := context.WithTimeout(ctx, resetFetch)
 			defer cancel()
-			return h.file(&shell.Call{Ctx: ctx, Out: io.Discard}, name)
+			return h.open(&shell.Call{Ctx: ctx, Out: io.Discard}, name)
 		},
 	})
 }

@@ -28,11 +28,25 @@ func (h *host) vmCommands() []*shell.Command {
 				"300 seconds, until it has run for ten minutes.",
 			Example: `vm create web kernel=module:vmlinuz initrd=module:initrd mem=512M cpus=2 cmdline="console=ttyS0"`, Run: h.cmdVMCreate,
 			Complete: h.completeCreate},
-		{Name: "vm start", Args: "NAME", Summary: "start a machine, or let a paused one go on", Example: "vm start web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error { return vm.Start() }), Complete: h.completeVM},
+		{Name: "vm start", Args: "NAME", Summary: "start a machine, or let a paused one go on", Example: "vm start web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error {
+			if vm.Status() == vmm.Stopped {
+				if err := h.fetchFiles(c, vm); err != nil {
+					return err
+				}
+			}
+			return vm.Start()
+		}), Complete: h.completeVM},
 		{Name: "vm stop", Args: "NAME [force] [wait=SECONDS]", Summary: "press a machine's power button and wait; then, or with force, switch it off",
 			Detail: "wait defaults to 30 seconds. ^C ends the waiting and leaves the machine as it is.", Example: "vm stop web", Run: h.cmdVMStop, Complete: h.completeVM},
 		{Name: "vm pause", Args: "NAME", Summary: "stop time for a machine", Example: "vm pause web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error { return vm.Pause() }), Complete: h.completeVM},
-		{Name: "vm reset", Args: "NAME", Summary: "press a machine's reset button", Example: "vm reset web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error { return vm.Reset() }), Complete: h.completeVM},
+		{Name: "vm reset", Args: "NAME", Summary: "press a machine's reset button", Example: "vm reset web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error {
+			if s := vm.Status(); s == vmm.Running || s == vmm.Paused || s == vmm.Crashed {
+				if err := h.fetchFiles(c, vm); err != nil {
+					return err
+				}
+			}
+			return vm.Reset()
+		}), Complete: h.completeVM},
 		{Name: "vm nmi", Args: "NAME", Summary: "send a machine a non-maskable interrupt, so that a guest that hangs says where", Example: "vm nmi web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error {
 			if s := vm.Status(); s != vmm.Running {
 				return fmt.Errorf("vm %s is %v: only a running machine gets it", vm.Name(), s)
@@ -46,6 +60,11 @@ func (h *host) vmCommands() []*shell.Command {
 		{Name: "vm console", Args: "NAME [log]", Summary: "watch a machine's serial console and type on it; ^] returns here",
 			Detail: "It begins with what the guest has printed so far (the last MiB). With log it prints that and returns.", Example: "vm console web", Run: h.cmdVMConsole, Complete: h.completeVM},
 	}
+}
+
+// fetchFiles gets what a machine that came from another host boots from: the operator sees how far it is, and ^C ends it.
+func (h *host) fetchFiles(c *shell.Call, vm *vmm.VM) error {
+	return vm.FetchFiles(c.Ctx, func(_ context.Context, name string) ([]byte, error) { return h.open(c, name) })
 }
 
 // vm finds the machine that a command's first argument names.
@@ -165,7 +184,7 @@ func (h *host) cmdVMCreate(c *shell.Call) error {
 	if _, err := r.Get(cfg.Name); err == nil {
 		return fmt.Errorf("vm %s exists already: `vm delete %s`, or use another name", cfg.Name, cfg.Name)
 	}
-	files, err := vmm.OpenFiles(&cfg, func(name string) ([]byte, error) { return h.file(c, name) })
+	files, err := vmm.OpenFiles(&cfg, func(name string) ([]byte, error) { return h.open(c, name) })
 	if err != nil {
 		return fmt.Errorf("vm %s: %w", cfg.Name, err)
 	}
@@ -235,9 +254,17 @@ func (l vmList) Text(w io.Writer) {
 	}
 	t := shell.Table{Head: []string{"NAME", "STATUS", "CPUS", "MEMORY", "UP", "KERNEL"}}
 	for _, i := range l {
-		t.Row(i.Config.Name, i.StatusText(), i.Config.CPUs, shell.Bytes(i.Config.Memory), seconds(i.Uptime), i.Config.Kernel)
+		t.Row(i.Config.Name, i.StatusText(), i.Config.CPUs, shell.Bytes(i.Config.Memory), up(i), i.Config.Kernel)
 	}
 	t.Text(w)
+}
+
+// up is how long the guest has run since it booted.
+func up(i vmm.Info) string {
+	if i.Uptime == 0 {
+		return "-"
+	}
+	return seconds(i.Uptime).String()
 }
 
 func seconds(s float64) time.Duration {
@@ -270,7 +297,7 @@ func (i vmInfo) Text(w io.Writer) {
 	t := shell.Table{}
 	t.Row("name", i.Config.Name)
 	t.Row("status", i.StatusText())
-	t.Row("up", seconds(i.Uptime))
+	t.Row("up", up(i.Info))
 	t.Row("memory", shell.Bytes(i.Config.Memory))
 	t.Row("CPU model", i.Config.Model)
 	t.Row("kernel", i.Config.Kernel)

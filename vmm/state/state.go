@@ -155,13 +155,18 @@ func (r *Reader) Close() error {
 }
 
 // Save writes d as a required section.
-func Save(w io.Writer, d Device) error {
+func Save(w io.Writer, d Device) error { return saveSection(w, d, true) }
+
+// SaveOptional writes d as a section that a release which does not know it skips.
+func SaveOptional(w io.Writer, d Device) error { return saveSection(w, d, false) }
+
+func saveSection(w io.Writer, d Device, required bool) error {
 	var p Writer
 	d.SaveState(&p)
 	if len(p.buf) > MaxSection {
 		return fmt.Errorf("state: section %q is %d bytes, more than %d", d.StateName(), len(p.buf), MaxSection)
 	}
-	return WriteSection(w, d.StateName(), d.StateVersion(), true, p.buf)
+	return WriteSection(w, d.StateName(), d.StateVersion(), required, p.buf)
 }
 
 // WriteSection writes one section.
