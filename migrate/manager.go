@@ -33,7 +33,8 @@ type Options struct {
 	NonConvergent Policy        // what then; StopAnyway
 	Verify        bool          // compare the sums of all pages before the commit: costs downtime
 	// Notify is called at every change of state and after every round, from
-	// the migration's goroutine.
+	// the migration's goroutine: the guest may be standing still, so it must
+	// return at once.
 	Notify func(Report) `json:"-"`
 }
 

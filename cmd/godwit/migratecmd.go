@@ -88,21 +88,10 @@ func (h *host) cmdMigrate(c *shell.Call) error {
 			return shell.Usagef("unknown option %q", a)
 		}
 	}
-	rounds := -1
-	last := ""
-	o.Notify = func(r migrate.Report) {
-		if r.State != last {
-			last = r.State
-			c.Printf("%s\n", strings.ToLower(r.State))
-		}
-		if len(r.Rounds) > 0 && len(r.Rounds)-1 > rounds {
-			rounds = len(r.Rounds) - 1
-			d := r.Rounds[rounds]
-			c.Printf("round %d: %d pages, %s sent in %v at %s/s; %d pages written meanwhile (%.0f/s), downtime would be %v\n", rounds, d.Pages,
-				shell.Bytes(d.Bytes), d.Duration.Round(time.Millisecond), shell.Bytes(uint64(r.Bandwidth)), d.Dirtied, r.DirtyRate, r.Estimate.Round(time.Millisecond))
-		}
-	}
+	progress := showProgress(c)
+	o.Notify = progress.notify
 	r, err := h.mover.Migrate(c.Ctx, c.Args[0], c.Args[1], o)
+	progress.end()
 	if err != nil {
 		return err
 	}

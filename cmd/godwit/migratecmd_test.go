@@ -1,0 +1,65 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"godwit/vmm"
+	"godwit/vmm/vcpu"
+	"godwit/vmm/vmmtest"
+)
+
+// idle is a guest that does nothing.
+func idle(v *vmmtest.VCPU, e *vcpu.Exit) error {
+	e.Reason = vcpu.ExitHost
+	v.Block(time.Millisecond)
+	return nil
+}
+
+// stuckTerminal takes nothing more once it was to show word.
+type stuckTerminal struct {
+	word string
+	free chan struct{}
+
+	mu  sync.Mutex
+	out bytes.Buffer
+}
+
+func (s *stuckTerminal) Write(b []byte) (int, error) {
+	if strings.Contains(string(b), s.word) {
+		<-s.free
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.out.Write(b)
+}
+
+// A move shows how far it is. A terminal that takes no text, or a client that has hung, must not hold the guest up,
+// least of all while it stands still.
+func TestAStuckTerminalDoesNotHoldUpAMove(t *testing.T) {
+	var n network
+	a, b := n.add("a", idle, 0), n.add("b", idle, 0)
+	a.must(t, "vm create web kernel=module:kernel mem=16M")
+	a.must(t, "vm start web")
+	out := &stuckTerminal{word: "stopping", free: make(chan struct{})}
+	done := make(chan error, 1)
+	go func() { done <- a.do(context.Background(), out, nil, "vm migrate web b") }()
+	within(t, "the guest runs on b", func() bool {
+		vm, err := b.vms.Get("web")
+		return err == nil && vm.Status() == vmm.Running
+	})
+	close(out.free)
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	if s := out.out.String(); !strings.Contains(s, "stopping") || !strings.Contains(s, "round 0:") || !strings.Contains(s, "done") {
+		t.Errorf("it showed %q", s)
+	}
+	b.must(t, "vm stop web force")
+	b.must(t, "vm delete web")
+	n.end(t)
+}
