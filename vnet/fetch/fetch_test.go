@@ -229,6 +229,20 @@ func TestHTTP(t *testing.T) {
 			time.Sleep(20 * time.Millisecond)
 		}
 	})
+	mux.HandleFunc("/chunkdrips", func(w http.ResponseWriter, r *http.Request) {
+		c, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		for line := "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n3;"; ; line = "b" {
+			if _, err := io.WriteString(c, line); err != nil {
+				return
+			}
+			time.Sleep(20 * time.Millisecond)
+		}
+	})
 	mux.HandleFunc("/stalls", func(w http.ResponseWriter, r *http.Request) {
 		w.Write(want[:3000])
 		w.(http.Flusher).Flush()
@@ -253,6 +267,8 @@ func TestHTTP(t *testing.T) {
 		"/silent": "timeout",
 		"/stalls": "after 3000 bytes",
 		"/drips":  "timeout",
+
+		"/chunkdrips": "i/o timeout",
 	} {
 		if _, err := get(path); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), srv.URL+path) {
 			t.Errorf("%s: error %v, want one with %q", path, err, want)

@@ -59,12 +59,13 @@ type httpAnswer struct {
 	size     int64 // of the content, -1 if not told
 
 	body io.Reader
-	conn net.Conn
+	conn *idleConn
 	stop func() bool // of the context's watch over conn
 	ctx  context.Context
 }
 
 func (a *httpAnswer) Read(b []byte) (int, error) {
+	a.conn.begin()
 	n, err := a.body.Read(b)
 	if err != nil && err != io.EOF && a.ctx.Err() != nil {
 		err = a.ctx.Err()
@@ -89,7 +90,8 @@ func get(ctx context.Context, network Network, u *url.URL, idle time.Duration) (
 	if err != nil {
 		return nil, err
 	}
-	a := &httpAnswer{conn: c, ctx: ctx}
+	conn := &idleConn{Conn: c, idle: idle}
+	a := &httpAnswer{conn: conn, ctx: ctx}
 	a.stop = context.AfterFunc(ctx, func() { c.Close() })
 	fail := func(err error) (*httpAnswer, error) {
 		a.Close()
@@ -106,14 +108,13 @@ func get(ctx context.Context, network Network, u *url.URL, idle time.Duration) (
 	if u.User != nil {
 		return fail(errors.New("names and passwords in addresses are not supported"))
 	}
-	conn := &idleConn{Conn: c, idle: idle, end: time.Now().Add(idle)}
 	if _, err := io.WriteString(conn, request+"\r\n"); err != nil {
 		return fail(fmt.Errorf("send the request: %w", err))
 	}
+	conn.begin()
 	if err := a.readHead(bufio.NewReaderSize(conn, 64<<10)); err != nil {
 		return fail(err)
 	}
-	conn.end = time.Time{}
 	return a, nil
 }
 
@@ -271,22 +272,15 @@ func (c *chunks) next() error {
 	}
 }
 
-// idleConn fails a read or write that takes too long. While end is set it bounds reads
-// altogether: a header that comes byte by byte would go on for days.
+// idleConn fails what takes too long: a write, and all reads for one thing together. A
+// header, or a chunk's, that comes byte by byte would else go on for days.
 type idleConn struct {
 	net.Conn
 	idle time.Duration
-	end  time.Time
 }
 
-func (c *idleConn) Read(b []byte) (int, error) {
-	end := c.end
-	if end.IsZero() {
-		end = time.Now().Add(c.idle)
-	}
-	c.SetReadDeadline(end)
-	return c.Conn.Read(b)
-}
+// begin is called before the reads for a thing.
+func (c *idleConn) begin() { c.SetReadDeadline(time.Now().Add(c.idle)) }
 
 func (c *idleConn) Write(b []byte) (int, error) {
 	c.SetWriteDeadline(time.Now().Add(c.idle))
