@@ -112,7 +112,7 @@ func initMemory() {
 	}
 	size, at := stateSize(ramTop), uint64(0)
 	for at = roomBelow4G(size); at == 0 && ramTop > 1<<32; at = roomBelow4G(size) {
-		ramTop /= 2
+		ramTop = max(ramTop/2, 1<<32)
 		size = stateSize(ramTop)
 		print1("kernel: no room below 4 GiB to keep account of so much memory; what lies above ")
 		printHex(ramTop, 16)

@@ -20,7 +20,16 @@ func mulShift32(a, b uint64) uint64 {
 
 // Nanotime is monotonic time in nanoseconds since the image's first instruction. It may be called inside
 // Privileged.
-func Nanotime() int64 { return int64(mulShift32(TSC()-tscBoot, nsMult)) }
+//
+// Where CPUs are not in step (clockstep.go) one may lag behind the time of boot itself. There time stands until it has
+// caught up: the difference, taken for a time, would be centuries ahead, and who slept until then would not wake.
+func Nanotime() int64 {
+	since := TSC() - tscBoot
+	if int64(since) < 0 {
+		return 0
+	}
+	return int64(mulShift32(since, nsMult))
+}
 
 // tscAt is the TSC's value at a Nanotime, rounded up. For a time that the TSC can not
 // tell it is the latest that the timer can.

@@ -43,7 +43,9 @@ const (
 
 	pmTimerHz = 3579545 // ACPI 6.5, 4.8.2.1
 
-	hpetPeriod  = 4 // femtoseconds a tick, high half of the capabilities (IA-PC HPET 1.0a, 2.3.4)
+	hpetPeriod  = 4           // femtoseconds a tick, high half of the capabilities (IA-PC HPET 1.0a, 2.3.4)
+	hpetSlowest = 100_000_000 // and what it says at most
+	hpetFastest = 1_000_000   // the clock must not go round in the milliseconds of a measurement
 	hpetConfig  = 0x10
 	hpetEnable  = 1
 	hpetCounter = 0xf0
@@ -66,9 +68,10 @@ func (r *refClock) read() uint64 {
 // still is passed over.
 func findRefClock() refClock {
 	if t := acpi.Table(tableMemory{}, rsdp, "HPET", 0); t != nil {
-		if base, ok := acpi.HPETBase(t); ok && mapRange(hpetWindow, base&^(pageSize-1), pageSize, deviceData, pageSize) {
+		// Switching on what is none would write into memory.
+		if base, ok := acpi.HPETBase(t); ok && !physMapped(base) && mapRange(hpetWindow, base&^(pageSize-1), pageSize, deviceData, pageSize) {
 			r := refClock{"HPET", 0, 1<<32 - 1, refHPET, hpetWindow + uintptr(base%pageSize)}
-			if period := load32(r.at + hpetPeriod); period > 0 && period <= 100_000_000 {
+			if period := load32(r.at + hpetPeriod); period >= hpetFastest && period <= hpetSlowest {
 				r.hz = 1_000_000_000_000_000 / uint64(period)
 				store32(r.at+hpetConfig, load32(r.at+hpetConfig)|hpetEnable)
 				if r.counts() {

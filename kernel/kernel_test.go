@@ -167,10 +167,23 @@ func TestEachFreeLeavesReservedSpansOut(t *testing.T) {
 func TestAClockThatLagsIsNoticed(t *testing.T) {
 	var k tscTurns
 	for _, v := range []uint64{100, 110, 110, 105, 120, 118} {
-		k.note(v)
+		k.note(k.last.Load(), v)
 	}
-	if k.back != 5 || k.last != 120 {
-		t.Errorf("%d behind %d, want 5 behind 120", k.back, k.last)
+	k.note(110, 119) // another CPU read 120 meanwhile
+	if k.back.Load() != 5 || k.last.Load() != 120 {
+		t.Errorf("%d behind %d, want 5 behind 120", k.back.Load(), k.last.Load())
+	}
+}
+
+// A CPU whose TSC has not come to the time of boot yet must not be centuries ahead.
+func TestTimeStandsOnACPUThatLagsBehindTheBoot(t *testing.T) {
+	defer func() { tscHz, nsMult, tscMult, tscBoot = 0, 0, 0, 0 }()
+	for _, hz := range []uint64{1_000_000_000, 3_000_000_000} {
+		setTSC(hz)
+		tscBoot = TSC() + 1<<40
+		if now := Nanotime(); now != 0 {
+			t.Errorf("%d Hz: it is %d ns after boot there", hz, now)
+		}
 	}
 }
 

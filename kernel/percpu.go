@@ -22,7 +22,7 @@ type cpu struct {
 	index uint64  // 40
 
 	apicID uint32
-	online uint32 // 1 once it schedules
+	online uint32 // 1 once it schedules, see startAP
 
 	idle     uintptr // its idle *thread
 	prev     uintptr // the thread that finishSwitch finishes

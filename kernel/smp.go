@@ -229,12 +229,19 @@ func startAP(c *cpu, page uint64) bool {
 		tscCheck.take()
 		delay(1000)
 	}
+	// It must not be stopped once it schedules, with locks in its hands.
+	if !atomic.CompareAndSwapUint32(&c.online, 0, cpuGivenUp) {
+		return true
+	}
 	// Were it to come after all, it would find other code where it starts.
 	sendICR(c.apicID, icrAssert|lapic.ICR_DLV_INIT)
 	delay(200)
 	atomic.StoreUint32(&c.online, 0)
 	return false
 }
+
+// cpuGivenUp is the value of a CPU's online that keeps it from beginning to schedule.
+const cpuGivenUp = 2
 
 // startAP's other side, on the new CPU's idle stack.
 func startAPCPU() {
@@ -245,6 +252,8 @@ func startAPCPU() {
 	for range tscRounds {
 		tscCheck.take()
 	}
-	atomic.StoreUint32(&c.online, 1)
+	if !atomic.CompareAndSwapUint32(&c.online, 0, 1) {
+		haltForever() // startAP's INIT is on its way
+	}
 	idleLoop()
 }

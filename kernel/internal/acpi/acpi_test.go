@@ -105,6 +105,22 @@ func TestMADT(t *testing.T) {
 	}
 }
 
+func TestRegistersThatCrossAPageAreNotUsed(t *testing.T) {
+	for address, want := range map[uint32]bool{0xfed00000: true, 0xfed00c00: true, 0xfed00ff8: false, 0xffffffff: false} {
+		b := make([]byte, 20)
+		le.PutUint32(b[8:], address)
+		if _, ok := HPETBase(table("HPET", b)); ok != want {
+			t.Errorf("an HPET at %#x: %v", address, ok)
+		}
+		ioapic := []byte{0, 0, 0, 0, 0, 0, 0, 0, madtIOAPIC, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+		le.PutUint32(ioapic[12:], address)
+		var m MADT
+		if ParseMADT(table("APIC", ioapic), &m); m.NIOAPIC == 1 != want {
+			t.Errorf("an I/O APIC at %#x: %d", address, m.NIOAPIC)
+		}
+	}
+}
+
 func TestS5IsFoundInTheDSDT(t *testing.T) {
 	for name, aml := range map[string][]byte{
 		"bytes": {amlName, '_', 'S', '5', '_', amlPackage, 6, 4, amlByte, 5, amlByte, 7, 0, 0},

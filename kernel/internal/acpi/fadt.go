@@ -113,12 +113,17 @@ func amlConst(p []byte) (v uint8, rest []byte, ok bool) {
 	return 0, nil, false
 }
 
-// HPETBase returns the HPET's address (IA-PC HPET 1.0a, 3.2.4) if it is in memory.
+// HPETBase returns the HPET's address (IA-PC HPET 1.0a, 3.2.4) if it is in memory and
+// its registers lie in one page.
 func HPETBase(t []byte) (uint64, bool) {
-	const base, spaceMemory = 40, 0
+	const base, spaceMemory, size = 40, 0, 1024
 	if len(t) < base+12 || t[base] != spaceMemory {
 		return 0, false
 	}
 	a := le.Uint64(t[base+4:])
-	return a, a != 0 && a < 1<<52
+	return a, a != 0 && a < 1<<52 && inPage(a, size)
 }
+
+// inPage reports whether size bytes at a lie in one page of 4 KiB, all that is mapped
+// of a device.
+func inPage(a, size uint64) bool { return a%4096 <= 4096-size }

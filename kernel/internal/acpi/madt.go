@@ -16,7 +16,9 @@ const (
 	madtX2APIC        = 9
 )
 
-// An IOAPIC serves the interrupts from GSIBase on.
+const ioapicSize = 0x14 // index and window (82093AA datasheet, 3.1)
+
+// An IOAPIC serves the interrupts from GSIBase on. Its registers lie in one page.
 type IOAPIC struct {
 	ID      uint8
 	Address uint32
@@ -65,11 +67,15 @@ func ParseMADT(t []byte, m *MADT) bool {
 		case e[0] == madtX2APIC && n >= 16:
 			m.addCPU(le.Uint32(e[4:]), le.Uint32(e[8:]))
 		case e[0] == madtIOAPIC && n >= 12:
+			a := le.Uint32(e[4:])
+			if !inPage(uint64(a), ioapicSize) {
+				break
+			}
 			if m.NIOAPIC == MaxIOAPICs {
 				m.Truncated = true
 				break
 			}
-			m.IOAPIC[m.NIOAPIC] = IOAPIC{e[2], le.Uint32(e[4:]), le.Uint32(e[8:])}
+			m.IOAPIC[m.NIOAPIC] = IOAPIC{e[2], a, le.Uint32(e[8:])}
 			m.NIOAPIC++
 		case e[0] == madtOverride && n >= 10:
 			if m.NOverride == MaxOverrides {
