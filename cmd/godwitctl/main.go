@@ -9,8 +9,9 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"os/signal"
 	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/term"
@@ -30,7 +31,8 @@ usage: godwitctl -host ADDR[:PORT] [-json] COMMAND [ARGUMENT ...]
     godwitctl -host 192.0.2.10 vm console web
 
 The host must have been booted with control=insecure-tcp (see docs/console.md).
-$GODWIT_HOST stands in for -host. ^C cancels the running command.
+$GODWIT_HOST stands in for -host. ^C cancels the running command; a second one
+leaves without waiting for the host's answer.
 
 `
 
@@ -52,21 +54,25 @@ func run() int {
 	flag.Parse()
 	if *host == "" || flag.NArg() == 0 {
 		flag.Usage()
+		if *host == "" {
+			fmt.Fprintln(os.Stderr, "\ngodwitctl: which host? -host or $GODWIT_HOST tells")
+		}
 		return 2
 	}
-	addr := *host
-	if _, _, err := net.SplitHostPort(addr); err != nil {
-		addr = net.JoinHostPort(addr, strconv.Itoa(control.DefaultPort))
-	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	addr := address(*host)
+	ctx, leave, stop := signals()
 	defer stop()
 	d := net.Dialer{Timeout: *timeout}
 	c, err := d.DialContext(ctx, "tcp", addr)
+	if ctx.Err() != nil {
+		fmt.Fprintf(os.Stderr, "godwitctl: %s: interrupted while connecting\n", addr)
+		return 1
+	}
 	if err != nil {
 		fmt.Fprintf(os.Stderr, "godwitctl: %v\n  is the host up, and was it booted with control=insecure-tcp?\n", err)
 		return 1
 	}
-	cmd := control.Command{Args: flag.Args(), JSON: *asJSON, Out: os.Stdout}
+	cmd := control.Command{Args: flag.Args(), JSON: *asJSON, Out: os.Stdout, Leave: leave}
 	fd := int(os.Stdin.Fd())
 	if term.IsTerminal(fd) {
 		cmd.Input = os.Stdin
@@ -87,16 +93,27 @@ func run() int {
 		if cmd.Raw != nil {
 			cmd.Raw(false)
 		}
+		if errors.Is(err, context.Canceled) {
+			err = errors.New("interrupted before the host answered")
+		}
 		var h control.HostError
 		if errors.As(err, &h) {
 			fmt.Fprintln(os.Stderr, "error:", shell.Printable(err.Error()))
 			if h.Usage {
 				return 2
 			}
-		} else {
+		} else if !errors.Is(err, syscall.EPIPE) { // who closed our output knows
 			fmt.Fprintf(os.Stderr, "godwitctl: %s: %v\n", addr, err)
 		}
 		return 1
 	}
 	return 0
+}
+
+// address adds the port that a host listens on unless told otherwise.
+func address(host string) string {
+	if h, port, err := net.SplitHostPort(host); err == nil && port != "" {
+		return net.JoinHostPort(h, port)
+	}
+	return net.JoinHostPort(strings.Trim(strings.TrimSuffix(host, ":"), "[]"), strconv.Itoa(control.DefaultPort))
 }

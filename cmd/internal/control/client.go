@@ -7,7 +7,10 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"os"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -18,24 +21,35 @@ type Command struct {
 	Out   io.Writer
 	Input io.Reader  // passed on while the command runs; nil for none
 	Raw   func(bool) // switches the terminal behind Input; may be nil
+	// Leave, once closed, ends the connection without the host's word; nil: never.
+	Leave <-chan struct{}
 }
 
+// ErrLeft is the error of a caller who did not wait for the host.
+var ErrLeft = errors.New("left before the host's answer; the command may still be running there")
+
 // Run runs cmd over c, which it closes. A HostError is what the command said;
-// any other error is about the connection.
-func Run(ctx context.Context, c net.Conn, cmd Command) error {
+// any other error is about the connection. When ctx ends, the host is asked to
+// cancel the command, and answers.
+func Run(ctx context.Context, c net.Conn, cmd Command) (err error) {
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(helloTimeout))
-	if _, err := fmt.Fprintf(c, "%s\n", greeting); err != nil {
-		return err
-	}
-	line, err := readLine(c)
-	if errors.Is(err, io.EOF) {
-		return fmt.Errorf("control: %v closed the connection without a greeting: it serves only so many at once (its log tells), or is no Godwit host", c.RemoteAddr())
-	}
-	if err != nil {
-		return fmt.Errorf("control: no greeting from %v: %w", c.RemoteAddr(), err)
-	}
-	if err := checkGreeting(line); err != nil {
+	ended := make(chan struct{})
+	defer close(ended)
+	var left atomic.Bool
+	go func() {
+		select {
+		case <-cmd.Leave:
+			left.Store(true)
+			c.Close()
+		case <-ended:
+		}
+	}()
+	defer func() {
+		if err != nil && left.Load() {
+			err = ErrLeft
+		}
+	}()
+	if err := greet(ctx, c); err != nil {
 		return err
 	}
 	b, err := json.Marshal(request{Args: cmd.Args, JSON: cmd.JSON, Input: cmd.Input != nil})
@@ -72,9 +86,12 @@ func Run(ctx context.Context, c net.Conn, cmd Command) error {
 				err = io.ErrUnexpectedEOF
 			}
 			if ne, ok := err.(net.Error); ok && ne.Timeout() {
-				return fmt.Errorf("control: nothing heard from the host for %v; the command may still be running there", aliveTimeout)
+				return fmt.Errorf("nothing heard from the host for %v; the command may still be running there", aliveTimeout)
 			}
-			return fmt.Errorf("control: connection lost: %w", err)
+			if errors.Is(err, errBroken) {
+				return err
+			}
+			return fmt.Errorf("connection lost: %w", err)
 		}
 		switch t {
 		case frameOutput:
@@ -89,16 +106,39 @@ func Run(ctx context.Context, c net.Conn, cmd Command) error {
 		case frameDone:
 			var d done
 			if err := json.Unmarshal(b, &d); err != nil {
-				return fmt.Errorf("control: result: %w", err)
+				return fmt.Errorf("%w: its result is no JSON: %w", errBroken, err)
 			}
 			if d.Error != "" {
 				return HostError{d.Error, d.Usage}
 			}
 			return nil
 		default:
-			return fmt.Errorf("control: the host sent a frame of type %d", t)
+			return fmt.Errorf("%w: a frame of type %d from the host", errBroken, t)
 		}
 	}
+}
+
+// greet learns whether a Godwit host is at the other end. ctx ends the wait.
+func greet(ctx context.Context, c net.Conn) error {
+	c.SetDeadline(time.Now().Add(helloTimeout))
+	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	_, err := fmt.Fprintf(c, "%s\n", greeting)
+	var line string
+	if err == nil {
+		line, err = readLine(c)
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return errors.New("the connection was closed without a greeting: the host serves only so many at once (its log tells), or is no Godwit host")
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return fmt.Errorf("no greeting within %v: is that a Godwit control port?", helloTimeout)
+	case err != nil:
+		return err
+	}
+	return checkGreeting(line)
 }
 
 // A HostError is a command's own error.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"godwit/cmd/internal/shell"
@@ -176,5 +177,23 @@ func FuzzServer(f *testing.F) {
 		a.Write(in)
 		a.Close()
 		<-ended
+	})
+}
+
+func TestClientsThatAreDroppedDoNotWashOutTheLog(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lines []string
+		s := &Server{Log: func(format string, args ...any) { lines = append(lines, fmt.Sprintf(format, args...)) }}
+		for range 2 {
+			lines = nil
+			for range 1000 {
+				s.complain("one is dropped")
+			}
+			time.Sleep(complaintsTime)
+			synctest.Wait()
+			if len(lines) != complaintsMost+1 || !strings.Contains(lines[complaintsMost], "995 more") {
+				t.Fatalf("%q", lines)
+			}
+		}
 	})
 }

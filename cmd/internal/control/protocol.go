@@ -85,10 +85,10 @@ func readFrame(r io.Reader) (frameType, []byte, error) {
 	}
 	t, n := frameType(h[0]), binary.LittleEndian.Uint32(h[1:])
 	if t < frameRequest || t > frameRaw {
-		return 0, nil, fmt.Errorf("control: unknown frame type %d", t)
+		return 0, nil, fmt.Errorf("%w: unknown frame type %d", errBroken, t)
 	}
 	if n > maxFrame {
-		return 0, nil, fmt.Errorf("control: a frame claims %d bytes, more than %d", n, maxFrame)
+		return 0, nil, fmt.Errorf("%w: a frame claims %d bytes, more than %d", errBroken, n, maxFrame)
 	}
 	b := make([]byte, n)
 	if _, err := io.ReadFull(r, b); err != nil {
@@ -110,7 +110,7 @@ func readLine(r io.Reader) (string, error) {
 		}
 		b = append(b, c[0])
 	}
-	return "", errors.New("control: the greeting is too long")
+	return string(b), errStranger
 }
 
 func checkGreeting(line string) error {
@@ -118,12 +118,15 @@ func checkGreeting(line string) error {
 		return nil
 	}
 	if strings.HasPrefix(line, "godwit-control/") {
-		return fmt.Errorf("control: the other side speaks %q, this one %s; use matching releases", line, greeting)
+		return fmt.Errorf("the other side speaks %q, this one %s; use matching releases", line, greeting)
 	}
 	return errStranger
 }
 
-var errStranger = errors.New("control: that is not a Godwit control port")
+var (
+	errStranger = errors.New("that is not a Godwit control port")
+	errBroken   = errors.New("the other side breaks the protocol")
+)
 
 // clip shows the beginning of what a stranger sent.
 func clip(line string) string {

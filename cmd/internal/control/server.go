@@ -21,6 +21,8 @@ type Server struct {
 	Log   func(format string, args ...any)
 	// MaxConns bounds the connections served at once; zero means 16.
 	MaxConns int
+
+	complaints complaints
 }
 
 // Serve accepts until l is closed or ctx ends.
@@ -47,7 +49,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 				s.ServeConn(ctx, c)
 			}()
 		default:
-			s.Log("control: %v refused: %d connections are open already", c.RemoteAddr(), limit)
+			s.complain("control: %v refused: %d connections are open already", c.RemoteAddr(), limit)
 			c.Close()
 		}
 	}
@@ -57,20 +59,20 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 func (s *Server) ServeConn(ctx context.Context, c net.Conn) {
 	defer c.Close()
 	if err := s.serve(ctx, c); err != nil && !errors.Is(err, io.EOF) {
-		s.Log("control: a client at %v is dropped: %s", c.RemoteAddr(), strings.TrimPrefix(err.Error(), "control: "))
+		s.complain("control: a client at %v is dropped: %s", c.RemoteAddr(), strings.TrimPrefix(err.Error(), "control: "))
 	}
 }
 
 func (s *Server) serve(ctx context.Context, c net.Conn) error {
 	c.SetReadDeadline(time.Now().Add(helloTimeout))
 	line, err := readLine(c)
-	if err != nil {
-		return err
+	if err == nil {
+		err = checkGreeting(line)
 	}
-	if err := checkGreeting(line); err != nil {
-		if errors.Is(err, errStranger) {
-			err = fmt.Errorf("it began with %s, not with %q: is it godwitctl?", clip(line), greeting)
-		}
+	if errors.Is(err, errStranger) {
+		err = fmt.Errorf("it began with %s, not with %q: is it godwitctl?", clip(line), greeting)
+	}
+	if err != nil {
 		return err
 	}
 	c.SetWriteDeadline(time.Now().Add(writeTimeout))
