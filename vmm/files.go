@@ -7,6 +7,7 @@ import (
 	"hash/crc32"
 	"strings"
 
+	"godwit/vmm/acpi"
 	"godwit/vmm/loader"
 )
 
@@ -36,6 +37,17 @@ func OpenFiles(c *Config, open func(name string) ([]byte, error)) (f Files, err 
 	}
 	return f, nil
 }
+
+// image is what the loader makes of f in a machine as c says.
+func (f *Files) image(c *Config) *loader.Image {
+	return &loader.Image{
+		Kernel: f.Kernel, Initrd: f.Initrd, Modules: f.Modules,
+		CommandLine: c.CommandLine, Map: memoryMap(c.Memory), RSDP: acpi.DefaultBase,
+	}
+}
+
+// CheckBoot tells what will keep a machine from booting f, while it can still be made otherwise.
+func (f *Files) CheckBoot(c *Config) error { return loader.Check(f.image(c)) }
 
 // fileSum tells whether two files are the same, as far as accidents go.
 type fileSum struct {

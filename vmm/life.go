@@ -7,7 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"godwit/vmm/acpi"
 	"godwit/vmm/loader"
 	"godwit/vmm/vcpu"
 )
@@ -179,11 +178,7 @@ func (vm *VM) boot() error {
 		return err
 	}
 	var s vcpu.State
-	_, err := loader.Load(vm.ram, &loader.Image{
-		Kernel: vm.files.Kernel, Initrd: vm.files.Initrd, Modules: vm.files.Modules,
-		CommandLine: vm.cfg.CommandLine, Map: memoryMap(vm.cfg.Memory), RSDP: acpi.DefaultBase,
-	}, &s)
-	if err != nil {
+	if _, err := loader.Load(vm.ram, vm.files.image(&vm.cfg), &s); err != nil {
 		return err
 	}
 	vm.events.mu.Lock()

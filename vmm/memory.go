@@ -75,6 +75,11 @@ func ramEnd(size uint64) uint64 {
 // host's memory allow and huge says that the processor has use for them, else
 // 2 MiB ones.
 func newRAM(a mem.Allocator, size uint64, huge bool) (*ram, error) {
+	if b, ok := a.(mem.Bounded); ok {
+		if err := b.Fits(size); err != nil {
+			return nil, fmt.Errorf("no memory for the machine: %w; give it less with mem=, or delete others", err)
+		}
+	}
 	r := &ram{size: size, alloc: a, chunks: make([]chunk, ramEnd(size)/chunkSize)}
 	for _, reg := range ramRegions(size) {
 		for at := reg.Start; at < reg.End(); {

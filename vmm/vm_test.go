@@ -37,6 +37,27 @@ func (m *lockedMem) Free(b mem.Block) {
 	m.Simulated.Free(b)
 }
 
+// boundedMem knows how much it has.
+type boundedMem struct {
+	*lockedMem
+	t    *testing.T
+	free uint64
+}
+
+func (m boundedMem) Fits(size uint64) error {
+	if size > m.free {
+		return fmt.Errorf("only %d bytes are free", m.free)
+	}
+	return nil
+}
+
+func (m boundedMem) Alloc(size, align uint64) (mem.Block, error) {
+	if size >= chunkSize && m.free < 16<<20 {
+		m.t.Error("memory is taken for a machine that does not fit")
+	}
+	return m.lockedMem.Alloc(size, align)
+}
+
 // richCPU answers CPUID as a processor that has everything.
 func richCPU(leaf, sub uint32) (a, b, c, d uint32) {
 	switch leaf {
@@ -371,4 +392,34 @@ func TestDamagedStateIsRefused(t *testing.T) {
 	}
 	two.Delete()
 	r.leaks(t)
+}
+
+func TestAMachineThatDoesNotFitTakesNothing(t *testing.T) {
+	r := newRig(nil)
+	for _, free := range []uint64{16<<20 - 1, 16 << 20} {
+		r.Host.Memory = boundedMem{r.mem, t, free}
+		vm, err := New(r.Host, config(1), kernel())
+		if fits := free >= 16<<20; (err == nil) != fits || !fits && !strings.Contains(err.Error(), "bytes are free; give it less with mem=") {
+			t.Errorf("%d free: %v", free, err)
+		}
+		if vm != nil {
+			vm.Delete()
+		}
+	}
+	r.leaks(t)
+}
+
+func TestWhatWillNotBootIsKnownBeforeTheMachineIsMade(t *testing.T) {
+	for want, change := range map[string]func(*Config, *Files){
+		"":                           func(*Config, *Files) {},
+		"not all RAM":                func(c *Config, f *Files) { binary.LittleEndian.PutUint32(f.Kernel[24:], 64<<20) },
+		"initrd":                     func(c *Config, f *Files) { f.Initrd = make([]byte, 32<<20) },
+		"the command line has 99999": func(c *Config, f *Files) { c.CommandLine = strings.Repeat("x", 99999) },
+	} {
+		c, f := config(1), kernel()
+		change(&c, &f)
+		if err := f.CheckBoot(&c); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%v; want %q", err, want)
+		}
+	}
 }

@@ -52,11 +52,20 @@ type physMemory struct{}
 const hostReserve = 32 << 20
 
 func (physMemory) Alloc(size, align uint64) (mem.Block, error) {
-	if free := kernel.Memory().Free; size >= 2<<20 && free < size+hostReserve {
-		return mem.Block{}, fmt.Errorf("%s are free here, of which the host keeps %s", shell.Bytes(free), shell.Bytes(hostReserve))
+	if size >= 2<<20 {
+		if err := (physMemory{}).Fits(size); err != nil {
+			return mem.Block{}, err
+		}
 	}
 	phys, data, err := kernel.AllocPhys(size, align)
 	return mem.Block{Phys: phys, Data: data}, err
+}
+
+func (physMemory) Fits(size uint64) error {
+	if free := kernel.Memory().Free; free < size+hostReserve {
+		return fmt.Errorf("%s are wanted; %s are free here, of which the host keeps %s", shell.Bytes(size), shell.Bytes(free), shell.Bytes(hostReserve))
+	}
+	return nil
 }
 
 func (physMemory) Free(b mem.Block) { kernel.FreePhys(b.Phys, uint64(len(b.Data))) }

@@ -14,7 +14,6 @@ import (
 	"godwit/cmd/internal/shell"
 	"godwit/vmm"
 	"godwit/vmm/cpuid"
-	"godwit/vmm/loader"
 )
 
 func (h *host) vmCommands() []*shell.Command {
@@ -79,13 +78,18 @@ func (h *host) vm(c *shell.Call) (*vmm.VM, error) {
 	return r.Get(c.Args[0])
 }
 
+// onlyVM finds the machine that a command's only argument names.
+func (h *host) onlyVM(c *shell.Call) (*vmm.VM, error) {
+	if len(c.Args) > 1 {
+		return nil, shell.Usagef("only a name is wanted, not also %q", c.Args[1])
+	}
+	return h.vm(c)
+}
+
 // onVM is a command with a machine's name as its only argument.
 func (h *host) onVM(f func(*shell.Call, *vmm.VM) error) func(*shell.Call) error {
 	return func(c *shell.Call) error {
-		if len(c.Args) > 1 {
-			return shell.Usagef("only a name is wanted, not also %q", c.Args[1])
-		}
-		vm, err := h.vm(c)
+		vm, err := h.onlyVM(c)
 		if err != nil {
 			return err
 		}
@@ -188,7 +192,7 @@ func (h *host) cmdVMCreate(c *shell.Call) error {
 	if err != nil {
 		return fmt.Errorf("vm %s: %w", cfg.Name, err)
 	}
-	if _, err := loader.Detect(files.Kernel); err != nil { // now, not when it is started
+	if err := files.CheckBoot(&cfg); err != nil { // now, not when it is started
 		return fmt.Errorf("vm %s: kernel=%s: %w", cfg.Name, cfg.Kernel, err)
 	}
 	vm, err := r.Create(cfg, files)
@@ -234,7 +238,7 @@ func (h *host) cmdVMStop(c *shell.Call) error {
 }
 
 func (h *host) cmdVMDelete(c *shell.Call) error {
-	vm, err := h.vm(c)
+	vm, err := h.onlyVM(c)
 	if err != nil {
 		return err
 	}
@@ -286,7 +290,7 @@ func (h *host) cmdVMList(c *shell.Call) error {
 type vmInfo struct{ vmm.Info }
 
 func (h *host) cmdVMShow(c *shell.Call) error {
-	vm, err := h.vm(c)
+	vm, err := h.onlyVM(c)
 	if err != nil {
 		return err
 	}

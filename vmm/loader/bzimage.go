@@ -16,6 +16,7 @@ const (
 	zpExtCmdline   = 0x0c8
 	zpE820Entries  = 0x1e8
 	hdrSetupSects  = 0x1f1
+	hdrSysSize     = 0x1f4 // the protected-mode part's, in paragraphs of 16 bytes
 	hdrBootFlag    = 0x1fe // 0xaa55
 	hdrJump        = 0x200 // its second byte gives the header's end
 	hdrMagic       = 0x202 // "HdrS"
@@ -87,6 +88,10 @@ func parseBzImage(b []byte) (h linuxHeader, err error) {
 		return h, fmt.Errorf("%d setup sectors, but the file has only %d bytes", sects, len(b))
 	}
 	h.kernel = b[setup:]
+	// The last paragraph may be short: Memtest86+ rounds up.
+	if want := uint64(le.Uint32(b[hdrSysSize:])) * 16; uint64(len(h.kernel))+15 < want {
+		return h, fmt.Errorf("the file is cut short: it has %d bytes, and its header tells of %d", len(b), uint64(setup)+want)
+	}
 	h.relocatable = b[hdrRelocatable] != 0
 	h.align = uint64(le.Uint32(b[hdrAlignment:]))
 	h.pref = le.Uint64(b[hdrPrefAddress:])

@@ -133,6 +133,18 @@ func Load(ram RAM, im *Image, s *vcpu.State) (Kind, error) {
 	return k, nil
 }
 
+// Check tells whether Load would put im into the memory of im.Map, without any memory.
+func Check(im *Image) error {
+	_, err := Load(nowhere{}, im, new(vcpu.State))
+	return err
+}
+
+// nowhere is RAM of any size. What is written lies inside the map: places sees to that.
+type nowhere struct{}
+
+func (nowhere) WriteAt([]byte, uint64) error { return nil }
+func (nowhere) Zero(gpa, n uint64) error     { return nil }
+
 // load is one loading in progress.
 type load struct {
 	ram    RAM

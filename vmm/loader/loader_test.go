@@ -139,7 +139,10 @@ func mustLoad(t *testing.T, im *Image, want Kind) (*testRAM, *vcpu.State) {
 
 func TestBzImageIsEnteredAsTheBootProtocolSays(t *testing.T) {
 	initrd := bytes.Repeat([]byte("initrd!"), 1000)
-	ram, s := mustLoad(t, &Image{Kernel: testBzImage(), Initrd: initrd, CommandLine: "console=ttyS0", RSDP: 0xe0000}, BzImage)
+	kernel := testBzImage()
+	le.PutUint32(kernel[hdrSysSize:], uint32(len(kernel)-5*512+15)/16)
+	kernel = kernel[:len(kernel)-8] // the last paragraph may be short
+	ram, s := mustLoad(t, &Image{Kernel: kernel, Initrd: initrd, CommandLine: "console=ttyS0", RSDP: 0xe0000}, BzImage)
 	if s.Regs.RIP != 16<<20+0x200 || ram.str(s.Regs.RIP) != "entry point" {
 		t.Errorf("RIP is %#x, with %q there", s.Regs.RIP, ram.str(s.Regs.RIP))
 	}
@@ -299,6 +302,7 @@ func TestWhatDoesNotFitIsRefusedByName(t *testing.T) {
 		{"gzip", Image{Kernel: []byte{0x1f, 0x8b, 8, 0}}, "gzip"},
 		{"text", Image{Kernel: []byte("<html>not found</html>")}, "neither"},
 		{"plain ELF", Image{Kernel: testELF(64, false, false)}, "CONFIG_PVH"},
+		{"half a download", Image{Kernel: put(testBzImage(), hdrSysSize, 0x102)}, "cut short: it has 6656 bytes, and its header tells of 6688"},
 		{"old bzImage", Image{Kernel: put(testBzImage(), hdrVersion, 0x204)}, "2.04"},
 		{"huge init_size", Image{Kernel: put(testBzImage(), hdrInitSize, 1<<30)}, "more memory"},
 		{"huge initrd", Image{Kernel: testBzImage(), Initrd: make([]byte, testMem)}, "initrd"},
@@ -315,6 +319,9 @@ func TestWhatDoesNotFitIsRefusedByName(t *testing.T) {
 		_, err := Load(newRAM(), &c.im, new(vcpu.State))
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: error %v, want one with %q", c.name, err, c.want)
+		}
+		if again := Check(&c.im); again == nil || again.Error() != err.Error() {
+			t.Errorf("%s: Check says %v, Load %v", c.name, again, err)
 		}
 	}
 }

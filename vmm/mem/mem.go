@@ -17,6 +17,11 @@ type Allocator interface {
 	Free(Block)
 }
 
+// Bounded is what an Allocator may be besides: it tells before anything is taken why size bytes can not be had.
+type Bounded interface {
+	Fits(size uint64) error
+}
+
 // Simulated is an Allocator for tests: addresses are made up but unique, and
 // Live tells what was not freed.
 type Simulated struct {

@@ -59,7 +59,7 @@ type option struct {
 
 // Options lists them in the order of the documentation.
 var options = []option{
-	{"name", "name=NAME", "the host's name in prompts and reports (default: godwit)", func(c *Config, v string) error {
+	{"name", "name=NAME", "the host's name, for people and DHCP servers (default: godwit)", func(c *Config, v string) error {
 		if len(v) == 0 || len(v) > 63 || strings.ContainsFunc(v, func(r rune) bool {
 			return r != '-' && r != '.' && (r > 127 || !unicode.IsLetter(r) && !unicode.IsDigit(r))
 		}) {

@@ -188,13 +188,17 @@ func (s *Shell) unknown(args []string) error {
 	if len(args) == 0 {
 		return wrongCall("no command given; `help` lists them")
 	}
+	words := strings.Join(args[:min(2, len(args))], " ")
 	var sub []string
 	for _, c := range s.commands {
 		if strings.HasPrefix(c.Name, args[0]+" ") {
 			sub = append(sub, strings.TrimPrefix(c.Name, args[0]+" "))
 		}
 	}
-	if sub != nil {
+	switch {
+	case sub != nil && len(args) > 1 && s.byName[args[0]] == nil && !strings.HasPrefix(args[1], "-"):
+		return wrongCall(fmt.Sprintf("unknown command %q; %s needs one of: %s", words, args[0], strings.Join(sub, ", ")))
+	case sub != nil:
 		return wrongCall(fmt.Sprintf("%s needs one of: %s", args[0], strings.Join(sub, ", ")))
 	}
 	return wrongCall(fmt.Sprintf("unknown command %q; `help` lists them", args[0]))
@@ -263,9 +267,16 @@ func (c *Command) MarshalJSON() ([]byte, error) {
 }
 
 func (s *Shell) completeHelp(args []string, word string) []string {
+	before := ""
+	if len(args) > 0 {
+		before = strings.Join(args, " ") + " "
+	}
 	var r []string
 	for _, c := range s.commands {
-		r = append(r, c.Name)
+		if rest, ok := strings.CutPrefix(c.Name, before); ok {
+			rest, _, _ = strings.Cut(rest, " ")
+			r = append(r, rest)
+		}
 	}
 	return r
 }

@@ -61,6 +61,8 @@ func TestCommandsAnswerAsTextAndJSON(t *testing.T) {
 		{"vm start -json a", "", "takes no -json"},
 		{"stop now", "", "stop: it takes no argument\n  usage: stop\n"},
 		{"stop", "", "it went on until cancelled"},
+		{"vm shw a", "", `unknown command "vm shw"; vm needs one of: show, start`},
+		{"help vm shw", "", `unknown command "vm shw"; vm needs one of: show, start`},
 		{"vm", "", "vm needs one of: show, start"},
 		{"nonsense", "", `unknown command "nonsense"`},
 		{"", "", "no command"},
@@ -157,6 +159,11 @@ func TestCompletion(t *testing.T) {
 		{"vm show alp", "vm show alp", []string{"alpha", "alps"}},
 		{"vm show -", "vm show -json ", nil},
 		{"zzz", "zzz", nil},
+		{"help v", "help vm ", nil},
+		{"help vm ", "help vm s", nil},
+		{"help vm s", "help vm s", []string{"show", "start"}},
+		{"help vm sh", "help vm show ", nil},
+		{"help vm show ", "help vm show ", nil},
 		{"", "", []string{"crash", "end", "help", "stop", "vm"}},
 	} {
 		got, opts := s.Complete(c.line)
