@@ -17,13 +17,17 @@ import (
 // A stub resolver (RFC 1034 5.3.1): it asks recursive servers for a name's IPv4 addresses. net.Resolver does that too, with
 // a system's files, search lists, IPv6 and sockets behind it, which were 320 KiB of the image.
 
-// Resolve finds the IPv4 address of a host given by address or by name.
+// Resolve finds the IPv4 address of a host given by address or by name. With a name it waits for the host to have an
+// address: DHCP tells who knows names together with it.
 func (n *Net) Resolve(ctx context.Context, host string) (netip.Addr, error) {
 	if a, err := netip.ParseAddr(host); err == nil {
 		if a = a.Unmap(); !a.Is4() {
 			return netip.Addr{}, fmt.Errorf("%v is an IPv6 address; the host speaks IPv4", a)
 		}
 		return a, nil
+	}
+	if err := n.Up(ctx); err != nil {
+		return netip.Addr{}, fmt.Errorf("look up %q: %w", host, err)
 	}
 	servers := n.nameServers()
 	if len(servers) == 0 {

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/insomniacslk/dhcp/dhcpv4"
 	"golang.org/x/net/dns/dnsmessage"
 )
 
@@ -119,6 +120,22 @@ func TestAServerThatIsDeafIsNotTheLast(t *testing.T) {
 		return []dnsmessage.Message{respond(q, 0, record("x.", address(5)))}
 	})
 	if got, err := a.Resolve(timeout(t, 20*time.Second), "x"); err != nil || got.String() != "10.0.0.5" {
+		t.Errorf("%v, %v", got, err)
+	}
+}
+
+func TestANameWaitsForTheServerThatDHCPNames(t *testing.T) {
+	c := newCable(t)
+	server := host(t, static("net0", "10.0.0.2/24"), c.end[1])
+	s := serveDHCP(t, server, time.Hour)
+	s.set(func() { s.mangle = func(r *dhcpv4.DHCPv4) { r.UpdateOption(dhcpv4.OptDNS(net.IPv4(10, 0, 0, 2))) } })
+	nameServer(t, server, func(q dnsmessage.Message) []dnsmessage.Message {
+		return []dnsmessage.Message{respond(q, 0, record("x.", address(5)))}
+	})
+	c.end[0].up = false
+	n := host(t, Config{}, c.end[0])
+	time.AfterFunc(20*time.Millisecond, func() { c.end[0].setLink(true) })
+	if got, err := n.Resolve(timeout(t, 20*time.Second), "x"); err != nil || got.String() != "10.0.0.5" {
 		t.Errorf("%v, %v", got, err)
 	}
 }
