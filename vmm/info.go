@@ -11,12 +11,12 @@ import (
 type Info struct {
 	Config  Config    `json:"config"`
 	Status  string    `json:"status"`
-	ResetIn *float64  `json:"reset_in,omitempty"` // seconds until it is reset after its crash
-	Uptime  float64   `json:"uptime"`             // seconds that the guest has run since it booted; 0: it is not booted
+	ResetIn *float64  `json:"reset_in_seconds,omitempty"` // seconds until it is reset after its crash
+	Uptime  float64   `json:"up_seconds"`                 // seconds that the guest has run since it booted; 0: it is not booted
 	CPUs    []CPUInfo `json:"cpus"`
 	Ports   uint64    `json:"lost_ports"` // accesses that no device answered
 	MMIO    uint64    `json:"lost_mmio"`
-	Console int64     `json:"console"` // bytes written so far
+	Console int64     `json:"console_bytes"` // bytes written so far
 	Events  []Event   `json:"events"`
 }
 
@@ -27,7 +27,7 @@ type CPUInfo struct {
 	Injected uint64            `json:"injected"`
 	Emulated uint64            `json:"emulated"`
 	BadMSRs  uint64            `json:"bad_msrs"`
-	Halted   float64           `json:"halted"` // seconds
+	Halted   float64           `json:"halted_seconds"` // seconds
 }
 
 // Info looks at the machine without disturbing it.

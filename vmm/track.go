@@ -71,9 +71,18 @@ func (vm *VM) Written(page uint64) bool { return vm.tables.Dirty(page * pageSize
 // TrackingStats are slat's counters since the machine was made.
 func (vm *VM) TrackingStats() slat.Stats { return vm.tables.Stats() }
 
-// ReadPages copies whole pages from page number first on.
+// ReadPages copies whole pages from page number first on. The guest's processors may be
+// writing them, and the host for it (a reset loads its kernel): what is torn is harvested.
 func (vm *VM) ReadPages(first uint64, dst []byte) error {
-	return vm.ram.ReadAt(dst, first*pageSize)
+	gpa, n := first*pageSize, uint64(len(dst))
+	for off := uint64(0); off < n; off += pageSize {
+		p := vm.ram.page(gpa + off)
+		if p == nil {
+			return notRAM(gpa, n)
+		}
+		tornPage(dst[off:off+pageSize], p)
+	}
+	return nil
 }
 
 // WritePages fills a machine that is being built.

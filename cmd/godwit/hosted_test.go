@@ -32,8 +32,8 @@ type network struct {
 	all   sync.WaitGroup
 }
 
-// patience of hosted hosts: a peer that is silent for so long is given up.
-const patience = 2 * time.Second
+// patienceOfHosts is how long a silent peer is borne.
+const patienceOfHosts = 1 * time.Second
 
 func (n *network) dial(_ context.Context, address string) (net.Conn, error) {
 	name, _, _ := net.SplitHostPort(address)
@@ -59,7 +59,7 @@ func (n *network) add(name string, p vmmtest.Program, memory uint64) *hosted {
 	h.machines.File = func(context.Context, string) ([]byte, error) { return vmmtest.Kernel(), nil }
 	h.backend, h.vms = h.machines.Backend, vmm.NewRegistry(h.machines.Host)
 	h.mover = migrate.NewManager(migrate.Config{
-		Timing: migrate.DefaultTiming.WithPatience(patience), Target: &vmguest.Target{Registry: h.vms}, Find: vmguest.Find(h.vms), Dial: n.dial,
+		Timing: migrate.DefaultTiming.WithPatience(patienceOfHosts), Target: &vmguest.Target{Registry: h.vms}, Find: vmguest.Find(h.vms), Dial: n.dial,
 	})
 	close(h.settled)
 	n.mu.Lock()

@@ -334,12 +334,15 @@ func (i vmInfo) Text(w io.Writer) {
 const escape = 0x1d
 
 func (h *host) cmdVMConsole(c *shell.Call) error {
+	if len(c.Args) > 2 || len(c.Args) == 2 && c.Args[1] != "log" {
+		return shell.Usagef("a name, or a name and the word log, is wanted")
+	}
 	vm, err := h.vm(c)
 	if err != nil {
 		return err
 	}
 	buf := make([]byte, 16<<10)
-	if len(c.Args) == 2 && c.Args[1] == "log" {
+	if len(c.Args) == 2 {
 		for pos := int64(0); ; {
 			n, next := vm.ReadConsole(buf, pos)
 			if n == 0 {
@@ -350,9 +353,6 @@ func (h *host) cmdVMConsole(c *shell.Call) error {
 			}
 			pos = next
 		}
-	}
-	if len(c.Args) != 1 {
-		return shell.Usagef("a name, or a name and the word log, is wanted")
 	}
 	if c.Input == nil || c.Raw == nil {
 		return fmt.Errorf("there is no keyboard here; `vm console %s log` prints what the guest has written", vm.Name())

@@ -16,6 +16,7 @@ import (
 	"syscall"
 	"time"
 
+	"godwit/cmd/internal/shell"
 	"godwit/vdisk"
 )
 
@@ -227,9 +228,11 @@ func (c *diskCommand) show(v any, text func()) {
 		text()
 		return
 	}
-	e := json.NewEncoder(os.Stdout)
-	e.SetIndent("", "  ")
-	e.Encode(v)
+	b, err := shell.JSON(v)
+	if err != nil {
+		panic(err) // strings, numbers and lists of them
+	}
+	os.Stdout.Write(b)
 }
 
 func (c *diskCommand) options() vdisk.CreateOptions {

@@ -13,7 +13,7 @@ func TestDiskResizeAndCompact(t *testing.T) {
 	at := func(name string) string { return filepath.Join(dir, name) }
 	run := func(code int, args ...string) {
 		t.Helper()
-		if got := disk(args); got != code {
+		if got := checkedDisk(t, args); got != code {
 			t.Fatalf("disk %v: status %d, not %d", args, got, code)
 		}
 	}

@@ -22,7 +22,7 @@ func TestDiskCommandsWorkTogether(t *testing.T) {
 	}
 	run := func(code int, args ...string) {
 		t.Helper()
-		if got := disk(args); got != code {
+		if got := checkedDisk(t, args); got != code {
 			t.Fatalf("disk %v: status %d, not %d", args, got, code)
 		}
 	}
@@ -30,6 +30,7 @@ func TestDiskCommandsWorkTogether(t *testing.T) {
 	run(0, "check", at("a.vhdx"))
 	run(0, "info", "-json", at("a.vhdx"))
 	run(0, "map", at("a.vhdx"))
+	run(0, "map", "-json", at("a.vhdx"))
 	item := vdisk.UserItem{ID: vdisk.NewGUID(), Data: []byte("which machine's it is")}
 	im, err := vdisk.OpenPath(at("a.vhdx"), vdisk.Options{}, vdisk.FileOptions{})
 	if err != nil {
@@ -96,7 +97,7 @@ func TestRepairCommandMendsATruncatedImage(t *testing.T) {
 		{[]string{"repair", at}, 0},
 		{[]string{"repair", at + "x"}, 1},
 	} {
-		if got := disk(step.args); got != step.want {
+		if got := checkedDisk(t, step.args); got != step.want {
 			t.Errorf("disk %v: status %d, not %d", step.args, got, step.want)
 		}
 	}
@@ -107,7 +108,7 @@ func TestSnapshotAndCommitCommands(t *testing.T) {
 	at := func(name string) string { return filepath.Join(dir, name) }
 	run := func(code int, args ...string) {
 		t.Helper()
-		if got := disk(args); got != code {
+		if got := checkedDisk(t, args); got != code {
 			t.Fatalf("disk %v: status %d, not %d", args, got, code)
 		}
 	}
@@ -149,18 +150,18 @@ func TestEveryDiskCommandHasHelpAndAnExample(t *testing.T) {
 			t.Errorf("disk %s has no example", name)
 		}
 		for _, args := range [][]string{{name, "-h"}, {"help", name}} {
-			if code := disk(args); code != 0 {
+			if code := checkedDisk(t, args); code != 0 {
 				t.Errorf("disk %v ends with status %d", args, code)
 			}
 		}
 	}
 	for _, args := range [][]string{{"help"}, {"-h"}} {
-		if code := disk(args); code != 0 {
+		if code := checkedDisk(t, args); code != 0 {
 			t.Errorf("disk %v ends with status %d", args, code)
 		}
 	}
 	for _, args := range [][]string{{}, {"frobnicate"}, {"help", "frobnicate"}, {"convert", "one"}} {
-		if code := disk(args); code != 2 {
+		if code := checkedDisk(t, args); code != 2 {
 			t.Errorf("disk %v ends with status %d", args, code)
 		}
 	}

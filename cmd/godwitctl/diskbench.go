@@ -241,7 +241,7 @@ func (c *diskCommand) bench(ctx context.Context, names []string) (int, error) {
 	}
 	rep := report{b.block, b.size, b.direct, b.rounds, b.duration.Seconds(), nil, results}
 	for _, s := range b.sides {
-		rep.Sides = append(rep.Sides, s.name())
+		rep.Sides = append(rep.Sides, key(s))
 	}
 	if len(results) > 0 { // hours of work, perhaps
 		c.show(rep, func() { b.table(results) })
@@ -260,10 +260,10 @@ func (b *bench) table(results []benchResult) {
 	}
 	fmt.Fprintln(w)
 	for _, r := range results {
-		ours := r.Sides[b.sides[0].name()]
+		ours := r.Sides[key(b.sides[0])]
 		fmt.Fprintf(w, "%s\t%.0f\t%.1f\t", r.Name, ours.Median, ours.Median*float64(r.Size)/(1<<20))
 		for _, s := range b.sides[1:] {
-			switch f := r.Sides[s.name()]; {
+			switch f := r.Sides[key(s)]; {
 			case f == nil || f.Ratio == 0:
 				fmt.Fprint(w, "-\t")
 			default:
@@ -275,7 +275,7 @@ func (b *bench) table(results []benchResult) {
 	w.Flush()
 	var opening []float64
 	for _, r := range results {
-		opening = append(opening, r.Sides[b.sides[0].name()].Opening...)
+		opening = append(opening, r.Sides[key(b.sides[0])].Opening...)
 	}
 	if len(opening) > 0 {
 		fmt.Printf("The first change of an opening took %.1f ms (median of %d).\n", 1e3*median(opening), len(opening))
@@ -293,7 +293,7 @@ func (b *bench) run(ctx context.Context, r benchRow) (benchResult, error) {
 	}
 	for i, s := range b.sides {
 		if err := s.can(r); err != "" {
-			res.Sides[s.name()] = &figure{Error: err}
+			res.Sides[key(s)] = &figure{Error: err}
 			continue
 		}
 		n, err := b.calibrate(ctx, s, r)
@@ -305,7 +305,7 @@ func (b *bench) run(ctx context.Context, r benchRow) (benchResult, error) {
 	b.even(r, counts)
 	for i, s := range b.sides {
 		if counts[i] > 0 {
-			res.Sides[s.name()] = &figure{Requests: counts[i]}
+			res.Sides[key(s)] = &figure{Requests: counts[i]}
 		}
 	}
 	for round := range b.rounds {
@@ -323,7 +323,7 @@ func (b *bench) run(ctx context.Context, r benchRow) (benchResult, error) {
 			if err != nil {
 				return res, fmt.Errorf("%s: %w", s.name(), err)
 			}
-			f := res.Sides[s.name()]
+			f := res.Sides[key(s)]
 			f.Runs = append(f.Runs, float64(counts[i])/(t.steady+t.opening).Seconds())
 			if t.opening != 0 {
 				f.Steady = append(f.Steady, float64(counts[i])/t.steady.Seconds())
@@ -331,7 +331,7 @@ func (b *bench) run(ctx context.Context, r benchRow) (benchResult, error) {
 			}
 		}
 	}
-	ours := res.Sides[b.sides[0].name()]
+	ours := res.Sides[key(b.sides[0])]
 	for _, f := range res.Sides {
 		if len(f.Runs) == 0 {
 			continue
@@ -392,3 +392,6 @@ func (b *bench) calibrate(ctx context.Context, s side, r benchRow) (int, error) 
 		n = int(min(float64(limit), float64(n)*min(max(more, 1.5), 8)))
 	}
 }
+
+// key is a side's name in JSON.
+func key(s side) string { return strings.ReplaceAll(strings.ToLower(s.name()), " ", "_") }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"slices"
 	"testing"
+
+	"godwit/cmd/internal/jsonform"
 )
 
 func TestDiskBenchMeasuresAllSidesAndCleansUp(t *testing.T) {
@@ -25,6 +27,9 @@ func TestDiskBenchMeasuresAllSidesAndCleansUp(t *testing.T) {
 	out := <-said
 	if code != 0 {
 		t.Fatalf("status %d: %s", code, out)
+	}
+	if err := jsonform.Check(out); err != nil {
+		t.Errorf("%v in %s", err, out)
 	}
 	var rep struct {
 		Sides []string

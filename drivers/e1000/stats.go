@@ -54,9 +54,9 @@ func (d *Device) clearStatistics() {
 func (d *Device) Counters() map[string]uint64 {
 	s := d.Stats()
 	return map[string]uint64{
-		"rxFrames": s.RxFrames, "rxBytes": s.RxBytes, "rxErrors": s.RxErrors, "rxCRCErrors": s.RxCRCErrors,
-		"rxMissed": s.RxMissed, "rxNoBuffer": s.RxNoBuffer,
-		"txFrames": s.TxFrames, "txBytes": s.TxBytes, "txErrors": s.TxErrors,
+		"rx_frames": s.RxFrames, "rx_bytes": s.RxBytes, "rx_errors": s.RxErrors, "rx_crc_errors": s.RxCRCErrors,
+		"rx_missed": s.RxMissed, "rx_no_buffer": s.RxNoBuffer,
+		"tx_frames": s.TxFrames, "tx_bytes": s.TxBytes, "tx_errors": s.TxErrors,
 		"interrupts": s.Interrupts, "resets": s.Resets,
 	}
 }

@@ -33,21 +33,21 @@ type Options struct {
 
 // A Result is what one part did.
 type Result struct {
-	Name  string
-	Ops   uint64 // rounds done
-	Bad   uint64 // rounds with a wrong result
-	Stuck int    // goroutines whose last round did not end
-	Notes string // a measurement, if the part makes one
-	First string // what was wrong first
+	Name  string `json:"name"`
+	Ops   uint64 `json:"rounds"`
+	Bad   uint64 `json:"wrong"`                 // rounds with a wrong result
+	Stuck int    `json:"stuck"`                 // goroutines whose last round did not end
+	Notes string `json:"notes,omitempty"`       // a measurement, if the part makes one
+	First string `json:"first_wrong,omitempty"` // what was wrong first
 }
 
 // A Report is the outcome of a run.
 type Report struct {
-	Took    time.Duration
-	CPUs    int
-	Results []Result
-	GCs     uint32
-	Leaked  int64 // bytes of physical memory not given back
+	Took    time.Duration `json:"took_ns"`
+	CPUs    int           `json:"cpus"`
+	Results []Result      `json:"parts"`
+	GCs     uint32        `json:"collections"`
+	Leaked  int64         `json:"leaked_bytes"` // bytes of physical memory not given back
 }
 
 // OK reports whether everything was right.

@@ -17,7 +17,7 @@ type guestFacts struct {
 	} `json:"events"`
 	CPUs []struct {
 		Exits  map[string]uint64 `json:"exits"`
-		Halted float64           `json:"halted"`
+		Halted float64           `json:"halted_seconds"`
 	} `json:"cpus"`
 }
 

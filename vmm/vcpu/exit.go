@@ -31,8 +31,8 @@ const (
 )
 
 var reasonNames = [NumReasons]string{
-	"none", "host", "kicked", "deadline", "interrupt-window", "hlt", "pause", "cpuid", "rdmsr", "wrmsr", "io",
-	"memory", "xsetbv", "hypercall", "shutdown", "exception", "task-switch", "wbinvd", "rdtsc", "init",
+	"none", "host", "kicked", "deadline", "interrupt_window", "hlt", "pause", "cpuid", "rdmsr", "wrmsr", "io",
+	"memory", "xsetbv", "hypercall", "shutdown", "exception", "task_switch", "wbinvd", "rdtsc", "init",
 	"monitor", "other", "internal",
 }
 

@@ -22,26 +22,26 @@ type InterfaceStatus struct {
 	Link    string       `json:"link"`
 	Address string       `json:"address,omitempty"` // with the network's size
 	Gateway string       `json:"gateway,omitempty"`
-	DNS     []netip.Addr `json:"dns,omitempty"`
+	DNS     []netip.Addr `json:"dns"`
 	// Method is static, dhcp or off.
 	Method string `json:"method"`
 	// Server and LeaseEnds are of the DHCP lease.
 	Server    string     `json:"server,omitempty"`
-	LeaseEnds *time.Time `json:"leaseEnds,omitempty"`
+	LeaseEnds *time.Time `json:"lease_ends,omitempty"`
 	// Problem says why there is no address.
 	Problem  string            `json:"problem,omitempty"`
-	Counters map[string]uint64 `json:"counters,omitempty"`
+	Counters map[string]uint64 `json:"counters"`
 }
 
 // StackStats counts for all interfaces together.
 type StackStats struct {
-	PacketsReceived    uint64 `json:"packetsReceived"`
-	PacketsSent        uint64 `json:"packetsSent"`
-	PacketsDropped     uint64 `json:"packetsDropped"`
-	TCPConnections     uint64 `json:"tcpConnections"`
-	TCPRetransmissions uint64 `json:"tcpRetransmissions"`
-	TCPChecksumErrors  uint64 `json:"tcpChecksumErrors"`
-	IPMalformed        uint64 `json:"ipMalformed"`
+	PacketsReceived    uint64 `json:"packets_received"`
+	PacketsSent        uint64 `json:"packets_sent"`
+	PacketsDropped     uint64 `json:"packets_dropped"`
+	TCPConnections     uint64 `json:"tcp_connections"`
+	TCPRetransmissions uint64 `json:"tcp_retransmissions"`
+	TCPChecksumErrors  uint64 `json:"tcp_checksum_errors"`
+	IPMalformed        uint64 `json:"ip_malformed"`
 }
 
 // counting is an interface with counters to show.
@@ -70,7 +70,7 @@ func (n *Net) Status() Status {
 	for _, i := range n.ifaces {
 		is := i.status()
 		s.Interfaces = append(s.Interfaces, is)
-		s.Stack.PacketsDropped += is.Counters["txQueueDropped"]
+		s.Stack.PacketsDropped += is.Counters["tx_queue_dropped"]
 	}
 	if len(n.ifaces) == 0 {
 		s.Problem = ErrNoInterface.Error()
@@ -114,7 +114,7 @@ func (i *iface) status() InterfaceStatus {
 		s.Counters = map[string]uint64{}
 	}
 	i.ep.txMu.Lock()
-	s.Counters["txQueueDropped"] = i.ep.dropped
+	s.Counters["tx_queue_dropped"] = i.ep.dropped
 	i.ep.txMu.Unlock()
 	return s
 }

@@ -57,11 +57,11 @@ func (c *Call) Show(r Result) error {
 		_, err := c.Out.Write(b.Bytes())
 		return err
 	}
-	b, err := json.MarshalIndent(r, "", "  ")
+	b, err := JSON(r)
 	if err != nil {
 		return fmt.Errorf("show: %w", err)
 	}
-	_, err = fmt.Fprintf(c.Out, "%s\n", b)
+	_, err = c.Out.Write(b)
 	return err
 }
 
@@ -113,6 +113,9 @@ func (s *Shell) Add(cmds ...*Command) {
 	}
 	sort.Slice(s.commands, func(i, j int) bool { return s.commands[i].Name < s.commands[j].Name })
 }
+
+// Commands are all, by name.
+func (s *Shell) Commands() []*Command { return s.commands }
 
 // find returns the command that args begin with and how many words it took.
 func (s *Shell) find(args []string) (*Command, int) {
