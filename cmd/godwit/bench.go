@@ -53,15 +53,18 @@ func (h *host) cmdBench(c *shell.Call) error {
 	err = bench.Run(c.Ctx, m.Host(), filter, func(x bench.Result) {
 		r.Results = append(r.Results, benchResult{"vm", x.Name, x.Ticks})
 	})
-	conformance.Bench(h.backend, physMemory{}, filter, func(x conformance.Cost) {
+	conformance.Bench(c.Ctx, h.backend, physMemory{}, filter, func(x conformance.Cost) {
 		if x.Err != nil {
 			c.Printf("backend %s: %v\n", x.Name, x.Err)
 			return
 		}
 		r.Results = append(r.Results, benchResult{"backend", x.Name, uint64(x.Ticks)})
 	})
+	if err == nil {
+		err = c.Ctx.Err()
+	}
 	if len(r.Results) == 0 && err == nil {
-		return fmt.Errorf("no measurement's name holds %q", filter)
+		return fmt.Errorf("no measurement's name holds %q; without a filter all are made", filter)
 	}
 	return errors.Join(c.Show(r), err) // what was measured before it failed counts
 }

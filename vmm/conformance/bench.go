@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"context"
 	"runtime/debug"
 	"strings"
 
@@ -31,11 +32,11 @@ type bench struct {
 
 const benchRounds = 1000
 
-// Bench measures the round trips whose name contains filter over backend b.
-func Bench(b vcpu.Backend, a mem.Allocator, filter string, report func(Cost)) {
+// Bench measures the round trips whose name contains filter over backend b, until ctx ends.
+func Bench(ctx context.Context, b vcpu.Backend, a mem.Allocator, filter string, report func(Cost)) {
 	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // none falls into a measurement
 	for _, x := range benches(b) {
-		if strings.Contains(x.name, filter) {
+		if strings.Contains(x.name, filter) && ctx.Err() == nil {
 			report(measure(b, a, x))
 		}
 	}

@@ -9,6 +9,7 @@
 package conformance
 
 import (
+	"context"
 	"fmt"
 	"strings"
 
@@ -35,8 +36,8 @@ type test struct {
 }
 
 // Run runs every test whose name filter matches over backend b, and reports each
-// when it ends.
-func Run(b vcpu.Backend, a mem.Allocator, filter string, report func(Result)) (s Summary) {
+// when it ends. Once ctx has ended no other test begins.
+func Run(ctx context.Context, b vcpu.Backend, a mem.Allocator, filter string, report func(Result)) (s Summary) {
 	for _, t := range tests() {
 		modes := []mode{t.mode}
 		if t.mode == everyMode {
@@ -52,6 +53,9 @@ func Run(b vcpu.Backend, a mem.Allocator, filter string, report func(Result)) (s
 			}
 			if !matches(r.Name, filter) {
 				continue
+			}
+			if ctx.Err() != nil {
+				return s
 			}
 			runOne(b, a, t, mode, &r)
 			switch {

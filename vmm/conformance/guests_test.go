@@ -1,6 +1,7 @@
 package conformance
 
 import (
+	"context"
 	"encoding/hex"
 	"go/ast"
 	"go/parser"
@@ -42,6 +43,14 @@ func listings(t *testing.T) map[string]guest {
 		return true
 	})
 	return all
+}
+
+func TestAnEndedContextStopsTheSuite(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if s := Run(ctx, nil, nil, "", func(r Result) { t.Errorf("%s ran", r.Name) }); s != (Summary{}) {
+		t.Error(s)
+	}
 }
 
 func TestGuestsDecodeAsTheirListingsSay(t *testing.T) {
