@@ -16,7 +16,8 @@ import (
 
 func (h *host) hostCommands() []*shell.Command {
 	return []*shell.Command{
-		{Name: "host", Summary: "show this host: processors, memory, virtualization and what is done against side channels, boot modules", Example: "host -json", Shows: true, Run: h.cmdHost},
+		{Name: "host", Summary: "show this host: processors, memory, virtualization, boot modules", Example: "host -json",
+			Detail: "open and closed tell what is done against each of the processor's side channels.", Shows: true, Run: h.cmdHost},
 		{Name: "log", Args: "[LINES]", Summary: "show the last lines of the host's log (default: 100)", Example: "log 20", Shows: true, Run: h.cmdLog},
 		{Name: "options", Summary: "list the options of the boot command line and the config module", Example: "options", Shows: true, Run: func(c *shell.Call) error {
 			return c.Show(config.Help())

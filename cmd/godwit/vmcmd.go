@@ -25,7 +25,7 @@ func (h *host) vmCommands() []*shell.Command {
 				"kernel is a Linux bzImage, a PVH ELF or a Multiboot1 ELF; module= is for the last.\n" +
 				"on_crash=reset resets a guest that crashes: at once, and if it goes on crashing after pauses of 1, 2, 4 ... up to\n" +
 				"300 seconds, until it has run for ten minutes.",
-			Example: `vm create web kernel=module:vmlinuz initrd=module:initrd mem=512M cpus=2 cmdline="console=ttyS0"`, Run: h.cmdVMCreate,
+			Example: `vm create web kernel=module:vmlinuz initrd=module:initramfs mem=512M cpus=2 cmdline="console=ttyS0"`, Run: h.cmdVMCreate,
 			Complete: h.completeCreate},
 		{Name: "vm start", Args: "NAME", Summary: "start a machine, or let a paused one go on", Example: "vm start web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error {
 			if vm.Status() == vmm.Stopped {

@@ -226,16 +226,26 @@ func (s *Shell) help(c *Call) error {
 	return c.Show(group)
 }
 
-// overview is all commands, a line each.
+// overview is all commands, each with an example below it: serial terminals are 80 columns wide.
 type overview []*Command
 
 func (o overview) Text(w io.Writer) {
-	t := Table{Head: []string{"COMMAND", "WHAT IT DOES", "EXAMPLE"}}
+	width := 0
 	for _, cmd := range o {
-		t.Row(cmd.Name, cmd.Summary, cmd.Example)
+		width = max(width, len(cmd.Name))
 	}
-	t.Text(w)
-	fmt.Fprintln(w, "`help COMMAND` tells more. Tab completes; ^C ends a running command; -json gives results as JSON.")
+	for _, cmd := range o {
+		name := cmd.Name
+		for _, l := range wrap(cmd.Summary, 79-width-2) {
+			fmt.Fprintf(w, "%-*s  %s\n", width, name, l)
+			name = ""
+		}
+		if cmd.Example != cmd.Name {
+			fmt.Fprintf(w, "%-*s    %s\n", width, "", cmd.Example)
+		}
+	}
+	fmt.Fprintln(w, "Below each stands an example. `help COMMAND` tells more. Tab completes; ^C ends")
+	fmt.Fprintln(w, "a running command; -json gives results as JSON.")
 }
 
 // explanation is all there is to say about some.

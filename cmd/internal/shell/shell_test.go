@@ -31,7 +31,7 @@ func sample() *Shell {
 			}},
 		&Command{Name: "vm start", Args: "NAME", Summary: "start one", Example: "vm start a", Run: func(*Call) error { return errors.New("no") }},
 		&Command{Name: "stop", Summary: "stop", Example: "stop", Run: func(c *Call) error { return fmt.Errorf("it went on until %w", c.Ctx.Err()) }},
-		&Command{Name: "end", Summary: "end it all", Example: "end", AtHost: true, Run: func(c *Call) error { fmt.Fprintln(c.Out, "ended"); return nil }},
+		&Command{Name: "end", Summary: "end it all, " + strings.Repeat("and all ", 20), Example: "end", AtHost: true, Run: func(c *Call) error { fmt.Fprintln(c.Out, "ended"); return nil }},
 		&Command{Name: "crash", Summary: "crash", Example: "crash", Run: func(*Call) error { var m map[string]int; m["a"] = 1; return nil }},
 	)
 	return s
@@ -83,8 +83,18 @@ func TestHelpNamesEveryCommandWithAnExample(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, c := range s.commands {
-		if !strings.Contains(out, c.Example) || !strings.Contains(out, c.Summary) {
+		if !strings.Contains(out, "\n"+c.Name+" ") && !strings.HasPrefix(out, c.Name+" ") || !strings.Contains(out, c.Example) {
 			t.Errorf("help lacks %s", c.Name)
+		}
+		for _, word := range strings.Fields(c.Summary) {
+			if !strings.Contains(out, word) {
+				t.Errorf("help on %s lacks %q", c.Name, word)
+			}
+		}
+	}
+	for l := range strings.Lines(out) {
+		if len(l) > 80 { // with its end
+			t.Errorf("%q is too wide for a serial terminal", l)
 		}
 	}
 	if out, _ := run(s, "help vm"); !strings.Contains(out, "vm show NAME") || !strings.Contains(out, "vm start NAME") {
