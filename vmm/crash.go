@@ -44,6 +44,30 @@ type restart struct {
 	stop     func() bool
 	serial   uint64       // of the wait: a timer that fires late has another's
 	due      atomic.Int64 // Unix time in ns while waiting, else 0: for whoever only looks, without ctl
+
+	resets int  // by the guest itself, in a row
+	untold bool // the last of them was not told, so that what the guest does again is not either
+}
+
+// resetCalm is how long a guest must have run for its next reset to be a first one.
+const resetCalm = time.Minute
+
+// guestReset does what the guest asked for. One that does nothing but reset itself can do it hundreds of times a second,
+// and must not fill the host's log: the 1st, 2nd, 4th, 8th ... in a row are told. ctl is held.
+func (vm *VM) guestReset() {
+	r := &vm.restart
+	if time.Duration(vm.clock.Now()-r.bootedAt.Load()) >= resetCalm {
+		r.resets = 0
+	}
+	r.resets++
+	r.untold = r.resets&(r.resets-1) != 0
+	switch {
+	case r.resets == 1:
+		vm.event("the guest reset itself after %v", vm.uptime())
+	case !r.untold:
+		vm.event("the guest has reset itself %d times in a row, this time after %v; `vm stop %s force` ends that", r.resets, vm.uptime(), vm.cfg.Name)
+	}
+	vm.reboot()
 }
 
 // booted notes that the guest begins anew.
@@ -68,6 +92,7 @@ func (r *restart) pauseAfterCrash(ran time.Duration) time.Duration {
 // crashed decides what follows a crash. ctl is held, no processor runs, the status is Running.
 func (vm *VM) crashed() {
 	r := &vm.restart
+	r.untold = false
 	if vm.cfg.OnCrash != "reset" {
 		vm.become(Crashed)
 		return
@@ -126,7 +151,7 @@ func (vm *VM) dontRestart() {
 	if r.state == restartWaiting {
 		r.stop()
 	}
-	r.state, r.crashes = restartNone, 0
+	r.state, r.crashes, r.resets, r.untold = restartNone, 0, 0, false
 	r.due.Store(0)
 }
 

@@ -208,3 +208,54 @@ func TestAResetThatFallsIntoAMigrationComesAfterIt(t *testing.T) {
 	vm.Delete()
 	r.leaks(t)
 }
+
+func TestAGuestThatResetsItselfWithoutEndDoesNotFillTheLog(t *testing.T) {
+	var boots atomic.Int32
+	const wanted = 40
+	r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+		switch n := boots.Load(); {
+		case n < wanted:
+			boots.Add(1)
+			return out(e, v, 0x60c, 1, 1)
+		default:
+			e.Reason = vcpu.ExitHost
+			v.Block(time.Millisecond)
+			return nil
+		}
+	})
+	vm := r.vm(t, 1)
+	if err := vm.Start(); err != nil {
+		t.Fatal(err)
+	}
+	told := func() int {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		return strings.Count(strings.Join(r.log, "\n"), "reset itself")
+	}
+	eventually(t, "the last reset", func() bool {
+		vm.ctl.Lock()
+		defer vm.ctl.Unlock()
+		return vm.restart.resets == wanted
+	})
+	if n := told(); n != 6 || !r.logged("reset itself 32 times in a row") || !r.logged("`vm stop test force` ends that") { // 1 2 4 8 16 32
+		t.Errorf("%d of %d resets are told: %q", n, wanted, r.log)
+	}
+	vm.events.mu.Lock()
+	vm.events.told[tellHalt] = true
+	vm.events.mu.Unlock()
+	vm.ctl.Lock()
+	vm.restart.untold = true
+	vm.ctl.Unlock()
+	vm.Stop(gone)
+	if err := vm.Start(); err != nil { // the operator begins anew
+		t.Fatal(err)
+	}
+	if !vm.first(tellHalt) {
+		t.Error("what was told of an earlier run is not told again")
+	}
+	boots.Store(wanted - 1)
+	eventually(t, "the first reset of another run", func() bool { return told() == 7 })
+	vm.Stop(gone)
+	vm.Delete()
+	r.leaks(t)
+}

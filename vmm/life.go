@@ -138,8 +138,7 @@ func (vm *VM) settleLocked() {
 		vm.become(Stopped)
 		vm.event("the guest powered off after %v", vm.uptime())
 	case askReset:
-		vm.event("the guest reset itself after %v", vm.uptime())
-		vm.reboot()
+		vm.guestReset()
 	case askCrash:
 		vm.crashed()
 	}
@@ -181,9 +180,11 @@ func (vm *VM) boot() error {
 	if _, err := loader.Load(vm.ram, vm.files.image(&vm.cfg), &s); err != nil {
 		return err
 	}
-	vm.events.mu.Lock()
-	clear(vm.events.told)
-	vm.events.mu.Unlock()
+	if !vm.restart.untold {
+		vm.events.mu.Lock()
+		clear(vm.events.told)
+		vm.events.mu.Unlock()
+	}
 	vm.booted()
 	vm.stoppedAt = vm.host.TSC()
 	for _, c := range vm.cpus {
@@ -295,6 +296,7 @@ func (vm *VM) Start() error {
 	default:
 		return vm.wrong("started", "only a stopped or paused one can")
 	}
+	vm.dontRestart()
 	if err := vm.boot(); err != nil {
 		return fmt.Errorf("vm %s: %w", vm.cfg.Name, err)
 	}
