@@ -20,14 +20,14 @@ func (h *host) migrateCommands() []*shell.Command {
 				"group is how many pages one write fault opens at most. diverge says what to do with a guest that writes faster than\n" +
 				"the line carries: stop it all the same (the default), or give up. verify compares every page before the hand-over.\n" +
 				"^C cancels; until the hand-over the guest goes on running here.",
-			Example: "vm migrate web 192.0.2.11 downtime=100", Shows: true, Run: h.cmdMigrate, Complete: h.completeVM},
+			Example: "vm migrate web 192.0.2.11 downtime=100", Shows: true, Run: h.cmdMigrate, Complete: h.completeVMThen("downtime=", "rounds=", "group=", "diverge=stop", "diverge=giveup", "verify=yes")},
 		{Name: "migrate list", Summary: "list the migrations from and to this host", Example: "migrate list", Shows: true, Run: h.cmdMigrateList},
 		{Name: "migrate cancel", Args: "NAME", Summary: "cancel a machine's migration, from this host or to it; it goes on running where it was", Example: "migrate cancel web", Run: func(c *shell.Call) error {
 			return h.onMigration(c, "a machine's name is wanted", 1, func(name string) error { return h.mover.Cancel(name) })
 		}, Complete: h.completeVM},
 		{Name: "migrate settle", Args: "NAME resume|release", Summary: "decide about a machine in doubt, after looking at the other host",
 			Detail:  "resume: it does not run there, so run it here. release: it runs there, so give it up here.",
-			Example: "migrate settle web release", Run: h.cmdMigrateSettle, Complete: h.completeVM},
+			Example: "migrate settle web release", Run: h.cmdMigrateSettle, Complete: h.completeVMThen("resume", "release")},
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -36,7 +37,7 @@ func (h *host) vmCommands() []*shell.Command {
 			return vm.Start()
 		}), Complete: h.completeVM},
 		{Name: "vm stop", Args: "NAME [force] [wait=SECONDS]", Summary: "press a machine's power button and wait; then, or with force, switch it off",
-			Detail: "wait defaults to 30 seconds. ^C ends the waiting and leaves the machine as it is.", Example: "vm stop web", Run: h.cmdVMStop, Complete: h.completeVM},
+			Detail: "wait defaults to 30 seconds. ^C ends the waiting and leaves the machine as it is.", Example: "vm stop web", Run: h.cmdVMStop, Complete: h.completeVMThen("force", "wait=")},
 		{Name: "vm pause", Args: "NAME", Summary: "stop time for a machine", Example: "vm pause web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error { return vm.Pause() }), Complete: h.completeVM},
 		{Name: "vm reset", Args: "NAME", Summary: "press a machine's reset button", Example: "vm reset web", Run: h.onVM(func(c *shell.Call, vm *vmm.VM) error {
 			if s := vm.Status(); s == vmm.Running || s == vmm.Paused || s == vmm.Crashed {
@@ -57,7 +58,7 @@ func (h *host) vmCommands() []*shell.Command {
 		{Name: "vm list", Summary: "list the machines", Example: "vm list", Shows: true, Run: h.cmdVMList},
 		{Name: "vm show", Args: "NAME", Summary: "show a machine: configuration, exits, events", Example: "vm show web", Shows: true, Run: h.cmdVMShow, Complete: h.completeVM},
 		{Name: "vm console", Args: "NAME [log]", Summary: "watch a machine's serial console and type on it; ^] returns here",
-			Detail: "It begins with what the guest has printed so far (the last MiB). With log it prints that and returns.", Example: "vm console web", Run: h.cmdVMConsole, Complete: h.completeVM},
+			Detail: "It begins with what the guest has printed so far (the last MiB). With log it prints that and returns.", Example: "vm console web", Run: h.cmdVMConsole, Complete: h.completeVMThen("log")},
 	}
 }
 
@@ -112,17 +113,49 @@ func (h *host) completeVM(args []string, word string) []string {
 	return names
 }
 
+// completeVMThen offers a machine's name, and words once it is there.
+func (h *host) completeVMThen(words ...string) func(args []string, word string) []string {
+	return func(args []string, word string) []string {
+		if len(args) == 0 {
+			return h.completeVM(args, word)
+		}
+		return words
+	}
+}
+
 func (h *host) completeCreate(args []string, word string) []string {
 	if len(args) == 0 {
 		return nil
 	}
-	opts := []string{"kernel=", "initrd=", "mem=", "cpus=", "cmdline=", "module=", "cpu=", "on_crash="}
-	if k, _, ok := strings.Cut(word, "="); ok && (k == "kernel" || k == "initrd" || k == "module") {
-		for _, m := range moduleList() {
-			opts = append(opts, k+"=module:"+m)
+	k, _, inValue := strings.Cut(word, "=")
+	if !inValue {
+		var opts []string
+		for _, o := range []string{"kernel=", "initrd=", "mem=", "cpus=", "cmdline=", "module=", "cpu=", "on_crash="} {
+			if o == "module=" || !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, o) }) {
+				opts = append(opts, o)
+			}
 		}
+		return opts
 	}
-	return opts
+	var values []string
+	switch k {
+	case "kernel", "initrd", "module":
+		for _, m := range moduleList() {
+			values = append(values, "module:"+m)
+		}
+		values = append(values, "http://", "tftp://")
+	case "cpu":
+		for _, m := range cpuid.Models() {
+			values = append(values, m.Name)
+		}
+		values = append(values, "host")
+	case "on_crash":
+		values = []string{"stop", "reset"}
+	}
+	for i, v := range values {
+		values[i] = k + "=" + v
+	}
+	return values
 }
 
 func (h *host) cmdVMCreate(c *shell.Call) error {

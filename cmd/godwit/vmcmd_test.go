@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -31,6 +32,30 @@ func TestACommandForOneMachineTakesOneName(t *testing.T) {
 		}
 		if _, err := say("vm " + c + " a"); err == nil || errors.Is(err, shell.ErrUsage) {
 			t.Errorf("vm %s a: %v", c, err)
+		}
+	}
+}
+
+func TestTabOffersWhatMayStandNext(t *testing.T) {
+	h := newHost()
+	for _, c := range []struct {
+		line, want string
+		options    []string
+	}{
+		{"vm create web ker", "vm create web kernel=", nil},
+		{"vm create web kernel=h", "vm create web kernel=http://", nil},
+		{"vm create web mem=512M kernel=x m", "vm create web mem=512M kernel=x module=", nil},
+		{"vm create web on_crash=r", "vm create web on_crash=reset ", nil},
+		{"vm create web cpu=g", "vm create web cpu=godwit-v", nil},
+		{"vm create web cpu=godwit-v", "vm create web cpu=godwit-v", []string{"cpu=godwit-v1", "cpu=godwit-v2"}},
+		{"vm stop web f", "vm stop web force ", nil},
+		{"vm stop web w", "vm stop web wait=", nil},
+		{"vm console web l", "vm console web log ", nil},
+		{"migrate settle web re", "migrate settle web re", []string{"release", "resume"}},
+		{"vm migrate web 192.0.2.11 d", "vm migrate web 192.0.2.11 d", []string{"diverge=giveup", "diverge=stop", "downtime="}},
+	} {
+		if got, options := h.sh.Complete(c.line); got != c.want || !slices.Equal(options, c.options) {
+			t.Errorf("%q: %q %q; want %q %q", c.line, got, options, c.want, c.options)
 		}
 	}
 }

@@ -345,7 +345,7 @@ func (s *Shell) Complete(line string) (newLine string, options []string) {
 	}
 	line = line[:len(line)-len(word)] + common
 	if len(opts) == 1 {
-		if !strings.HasSuffix(common, "=") {
+		if !strings.HasSuffix(common, "=") && !strings.HasSuffix(common, "://") {
 			line += " "
 		}
 		return line, nil
