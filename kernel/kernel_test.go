@@ -187,6 +187,28 @@ func TestTimeStandsOnACPUThatLagsBehindTheBoot(t *testing.T) {
 	}
 }
 
+// Threads of both kinds wait all the time; turns take as long as the machine lets them.
+func TestNeitherWhoComputesNorWhoWasWokenStarves(t *testing.T) {
+	for _, turn := range []int64{slice / 100, slice, patience - 1, patience, 10 * patience} {
+		q := runQueue{woken: threadList{head: 1, tail: 1}, spent: threadList{head: 2, tail: 2}}
+		var turns, longest [2]int
+		waited := [2]int{}
+		for now := int64(0); turns[0]+turns[1] < 10_000; now += turn {
+			who := 0
+			if q.spentFirst(now) {
+				who = 1
+			}
+			q.took(who == 1, now)
+			turns[who]++
+			waited[who], waited[1-who] = 0, waited[1-who]+1
+			longest[1-who] = max(longest[1-who], waited[1-who])
+		}
+		if longest[0] > 1 || int64(longest[1]) > patience/turn+1 {
+			t.Errorf("turns of %d us: %v turns, who was woken waited for %d of them, who computes for %d", turn/1000, turns, longest[0], longest[1])
+		}
+	}
+}
+
 func TestMedian(t *testing.T) {
 	for _, v := range [][3]uint64{{1, 2, 3}, {3, 1, 2}, {2, 3, 1}, {2, 2, 9}} {
 		if median(v) != 2 {

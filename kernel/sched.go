@@ -9,7 +9,8 @@ import "sync/atomic"
 // Threads that an event made runnable come before those that used up a slice, and
 // push such a one off the CPU at once: a guest that computes for ever must not make
 // every packet of the host wait for its slice's end. What used up its slice is not
-// starved by it: once it waited for patience it runs for a slice of its own.
+// starved by it: where none such had its turn for patience the next is one's, for a whole
+// slice; but not two in a row, or it would starve the others.
 
 const (
 	slice    = 2_000_000 // ns
@@ -60,6 +61,7 @@ type runQueue struct {
 	woken threadList // by an event
 	spent threadList // used up a slice
 	since int64      // when a spent one ran last, or the first came
+	turn  bool       // the last that was taken was a spent one
 	n     uint32     // all of them
 	fresh uint32     // the woken ones
 	free  uint32     // those that are not pinned here: what others can steal
@@ -97,8 +99,12 @@ func (q *runQueue) pop(stealing bool) *thread {
 		return nil
 	}
 	q.mu.lock()
+	now := int64(0)
+	if q.spent.head != 0 {
+		now = Nanotime()
+	}
 	var t *thread
-	if q.spent.head != 0 && Nanotime()-q.since >= patience {
+	if q.spentFirst(now) {
 		if t = q.spent.pop(stealing); t != nil {
 			t.owed = true
 		}
@@ -115,12 +121,25 @@ func (q *runQueue) pop(stealing bool) *thread {
 		if t.pin < 0 {
 			atomic.StoreUint32(&q.free, q.free-1)
 		}
-		if t.spent {
-			q.since = Nanotime()
-		}
+		q.took(t.spent, now)
 	}
 	q.mu.unlock()
 	return t
+}
+
+// spentFirst reports whether it is a spent thread's turn even if woken ones wait: for
+// patience it was not, and the last turn was not. Without the second, where each turn
+// takes longer than patience, since whoever runs this machine gives it little time,
+// the woken would wait for as long as anybody computes.
+func (q *runQueue) spentFirst(now int64) bool {
+	return q.spent.head != 0 && !q.turn && now-q.since >= patience
+}
+
+func (q *runQueue) took(spent bool, now int64) {
+	q.turn = spent
+	if spent {
+		q.since = now
+	}
 }
 
 // pick takes the next thread for this CPU: its own, or another CPU's.
