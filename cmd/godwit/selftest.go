@@ -18,7 +18,7 @@ func (h *host) selftestCommands() []*shell.Command {
 		h.kernelCommand(),
 		h.crashCommand(),
 		{Name: "selftest vcpu", Args: "[FILTER]", Summary: "hold this processor's virtualization to the vCPU contract with a suite of small guests",
-			Detail:  "FILTER is part of a test's name; all tests that hold it are run.\n" +
+			Detail: "FILTER is part of a test's name; all tests that hold it are run.\n" +
 				"!PART,PART runs those that hold none of the parts.",
 			Example: "selftest vcpu", Shows: true, Run: h.cmdSelftestVCPU},
 		{Name: "selftest migrate", Args: "NAME [TRIPS]", Summary: "move a running machine to a second place on this host and back",
