@@ -35,6 +35,7 @@ func worldSwitch(f *frame) entryStatus
 const (
 	fenceNone    = uint64(x86.FenceNone)
 	fenceHistory = uint64(x86.FenceHistory)
+	fenceReturns = uint64(x86.FenceReturns)
 	fenceIBRS    = uint64(x86.FenceIBRS)
 	specIBRS     = x86.SpecIBRS
 	msrPredCmd   = x86.MSRPredCmd

@@ -185,22 +185,27 @@ TEXT ·hostWorld(SB),NOSPLIT|NOFRAME,$0
 	XORL	R13, R13
 	CMPQ	frame_fence(R15), $const_fenceNone
 	JEQ	fenced
-	CMPQ	frame_fence(R15), $const_fenceHistory
-	JCS	one
-	JEQ	history
+	CMPQ	frame_fence(R15), $const_fenceReturns
+	JCS	calls
+	JEQ	returns
 	CMPQ	frame_fence(R15), $const_fenceIBRS
 	JHI	barrier
 	FILL_RETURNS
-	CMPQ	frame_fence(R15), $const_fenceIBRS
-	JNE	fenced
 	MOVL	$MSR_SPEC_CTRL, CX
 	MOVL	$const_specIBRS, AX
 	WRMSR
+	JMP	fenced
+returns:
+	FILL_RETURNS
 	JMP	fenced
 barrier: // it does not clear the history, nor does it keep from PBRSB
 	MOVL	$const_msrPredCmd, CX
 	MOVL	$const_predIBPB, AX
 	WRMSR
+	JMP	history
+calls:
+	CMPQ	frame_fence(R15), $const_fenceHistory
+	JNE	one
 history:
 	CALL_OVER
 	BYTE	$0x48; BYTE $0x83; BYTE $0xc4; BYTE $0x08 // add rsp, 8
