@@ -30,11 +30,12 @@ const (
 	msrBPCfg  = 0xc001102e
 	msrDECfg2 = 0xc00110e3
 
-	fpCfgDivider = 1 << 9 // AMD-SB-7053
-	deCfgLFENCE  = 1 << 1 // 90343-D, mitigation G-2: LFENCE holds what follows
-	deCfgZen2    = 1 << 9 // AMD-SB-7008, Zenbleed
-	bpCfgReduce  = 1 << 4 // BP_SPEC_REDUCE
-	deCfg2Zen2   = 1 << 1 // Branch Type Confusion guidance: no predictions for what is no branch
+	fpCfgDivider = 1 << 9  // AMD-SB-7053
+	deCfgLFENCE  = 1 << 1  // 90343-D, mitigation G-2: LFENCE holds what follows
+	deCfgZen2    = 1 << 9  // AMD-SB-7008, Zenbleed
+	bpCfgReduce  = 1 << 4  // BP_SPEC_REDUCE
+	bpCfgZen2    = 1 << 33 // AMD-SB-7052: the operation cache may mix up instructions of unlike privilege
+	deCfg2Zen2   = 1 << 1  // Branch Type Confusion guidance: no predictions for what is no branch
 )
 
 // amdLeaves are EBX of CPUID 80000008h, EAX and ECX of 80000021h, zero where there is none.
@@ -133,6 +134,7 @@ func amdSettings(p Processor, i identity, l amdLeaves) (list []Setting) {
 		try(msrFPCfg, fpCfgDivider)
 	case i.zen2():
 		try(msrDECfg2, deCfg2Zen2)
+		try(msrBPCfg, bpCfgZen2)
 		if !patched(p, zenbleedPatches(i.model)) {
 			try(msrDECfg, deCfgZen2)
 		}

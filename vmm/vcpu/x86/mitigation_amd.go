@@ -40,6 +40,9 @@ func (t *telling) amd() {
 		way{!i.zen2(), model},
 		way{patched(p, zenbleedPatches(i.model)), "the microcode closes it"},
 		way{b.has(msrDECfg, deCfgZen2), "DE_CFG bit 9; new microcode would cost less"})
+	t.first("operation cache (Zen 2)", "the processor does not take BP_CFG bit 33",
+		way{!i.zen2(), model},
+		way{b.has(msrBPCfg, bpCfgZen2), "BP_CFG bit 33"})
 	t.first("quotients of divisions (Zen 1)", "nothing is done",
 		way{!i.zen1(), model},
 		way{b.Divider, "a division before each entry" + t.shared()})
