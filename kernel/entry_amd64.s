@@ -302,7 +302,26 @@ restored:
 // trapAnywhere goes on from trapCommon for what no flag holds off: NMIs and machine
 // checks come also in a switch to a guest or back, where XCR0 and the vector registers
 // are the guest's. BX is SP, at the trapFrame.
+//
+// Nor does anything hold them off between an exit from a guest and the fence behind it,
+// on VT-x: so they begin with one of their own (FenceNMIs).
 TEXT ·trapAnywhere(SB), NOSPLIT|NOFRAME, $0
+	CMPL ·nmiFence(SB), $0
+	JEQ  parted
+	MOVL $32, CX // places of the return stack, at most
+fill:
+	BYTE $0xe8; LONG $1; BYTE $0xcc // call of what follows the INT3
+	SUBL $1, CX
+	JNE  fill
+	ADDQ $256, SP
+	MOVL ·nmiMSR(SB), CX
+	CMPL CX, $0
+	JEQ  parted
+	MOVL ·nmiValue(SB), AX
+	XORL DX, DX
+	WRMSR
+parted:
+	BYTE $0x0f; BYTE $0xae; BYTE $0xe8 // LFENCE
 	XORL R12, R12
 	XORL R13, R13
 	SUBQ ·xsaveMost(SB), SP

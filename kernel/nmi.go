@@ -22,6 +22,14 @@ type nmiState struct {
 	raised uint32 // 1 until that interrupt is taken
 }
 
+// What FenceNMIs was told.
+var nmiFence, nmiMSR, nmiValue uint32
+
+// FenceNMIs has NMIs and machine checks begin as an exit from a guest does, because one
+// may come after an exit and before the fence there: the return stack is filled anew and,
+// unless msr is 0, the MSR written, before the first return.
+func FenceNMIs(msr, value uint32) { nmiMSR, nmiValue, nmiFence = msr, value, 1 }
+
 // handleNMI stops this CPU if another ends the machine. Any other NMI is
 // the hardware's word that something is wrong, or the operator's who presses a
 // button; it is told, and work goes on.

@@ -98,6 +98,7 @@ func newThreadReturn()
 func idleEntry()
 func apEntry()
 func trapCommon()
+func trapAnywhere()
 func vectors()
 
 func enterRuntime(sp uintptr)

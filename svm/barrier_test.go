@@ -6,8 +6,8 @@ import (
 	"testing"
 	"unsafe"
 
+	"godwit/kernel/asmtrace"
 	"godwit/vmm/vcpu/x86"
-	"godwit/vmm/vcpu/x86/exitcode"
 )
 
 // A chip answers as an AMD processor does.
@@ -133,8 +133,8 @@ func TestTheWayOutOfAGuest(t *testing.T) {
 		x86.FenceReturns: append(slices.Clone(filled), "lfence"),
 		x86.FenceIBPB:    append(append([]string{"wrmsr 49=1"}, filled...), "lfence"),
 	} {
-		m := exitcode.Machine{Lfence: 1, Memory: map[int64]uint64{int64(unsafe.Offsetof(w.fence)): uint64(fence)}}
-		got, err := m.Run(exitcode.After(exitcode.Entry(enter), 0x0f, 0x01, 0xd8))
+		m := asmtrace.Machine{Lfence: 1, Memory: map[int64]uint64{int64(unsafe.Offsetof(w.fence)): uint64(fence)}}
+		got, err := m.Run(asmtrace.After(asmtrace.Entry(enter), 0x0f, 0x01, 0xd8))
 		if err != nil || !slices.Equal(got.Events, want) {
 			t.Errorf("fence %d: %q, want %q; %v", fence, got.Events, want, err)
 		}
@@ -145,8 +145,8 @@ func TestTheWayOutOfAGuest(t *testing.T) {
 func TestTheWayIntoAGuest(t *testing.T) {
 	var w world
 	for scrub, want := range [][]string{{"vmrun"}, {"div", "verw", "vmrun"}} {
-		m := exitcode.Machine{Memory: map[int64]uint64{int64(unsafe.Offsetof(w.scrub)): uint64(scrub)}}
-		got, err := m.Run(exitcode.Entry(enter))
+		m := asmtrace.Machine{Memory: map[int64]uint64{int64(unsafe.Offsetof(w.scrub)): uint64(scrub)}}
+		got, err := m.Run(asmtrace.Entry(enter))
 		if err != nil || !slices.Equal(got.Events, want) {
 			t.Errorf("scrub %d: %q, want %q; %v", scrub, got.Events, want, err)
 		}

@@ -6,9 +6,9 @@ import (
 	"testing"
 	"unsafe"
 
+	"godwit/kernel/asmtrace"
 	"godwit/vmm/vcpu"
 	"godwit/vmm/vcpu/x86"
-	"godwit/vmm/vcpu/x86/exitcode"
 )
 
 // The fence behind each exit is the processor's, and enhanced IBRS is on from when VT-x is,
@@ -39,6 +39,13 @@ func TestGuestsDoNotSteerTheHost(t *testing.T) {
 		b, err := open(m, c.guests)
 		if err != nil {
 			t.Fatal(err)
+		}
+		nmi := map[x86.Fence][]uint32{x86.FenceIBRS: {x86.MSRSpecCtrl, 1}, x86.FenceIBPB: {x86.MSRPredCmd, 1}}[c.fence]
+		if nmi == nil {
+			nmi = []uint32{0, 0}
+		}
+		if !slices.Equal(m.nmi, nmi) {
+			t.Errorf("%s: NMIs begin with %#x, want %#x", c.name, m.nmi, nmi)
 		}
 		if noted := strings.Contains(strings.Join(b.Capabilities().Notes, "\n"), "guests=own"); noted != (c.sig != 0) || len(b.Capabilities().Mitigations) == 0 {
 			t.Errorf("%s: notes %q", c.name, b.Capabilities().Notes)
@@ -93,7 +100,7 @@ func TestTheWayOutOfAGuest(t *testing.T) {
 		if slices.Contains(want, "history") {
 			fences = 2
 		}
-		m := exitcode.Machine{Lfence: fences, Memory: map[int64]uint64{int64(unsafe.Offsetof(f.fence)): uint64(fence)}}
+		m := asmtrace.Machine{Lfence: fences, Memory: map[int64]uint64{int64(unsafe.Offsetof(f.fence)): uint64(fence)}}
 		tr, err := m.Run(uintptr(exitAddress()))
 		got := tr.Events
 		if fences == 2 { // between the LFENCEs: Intel's sequence has 62 taken branches, with calls five deep
@@ -135,10 +142,10 @@ func TestTheWayIntoAGuest(t *testing.T) {
 		{1, 1, x86.FenceNone, []string{"verw", "vmresume"}},
 		{1, 1, x86.FenceIBRS, []string{"wrmsr 48=0", "verw", "vmresume"}},
 	} {
-		m := exitcode.Machine{Memory: map[int64]uint64{
+		m := asmtrace.Machine{Memory: map[int64]uint64{
 			int64(unsafe.Offsetof(f.verw)): c.verw, int64(unsafe.Offsetof(f.launched)): c.launched, int64(unsafe.Offsetof(f.fence)): uint64(c.fence),
 		}}
-		got, err := m.Run(exitcode.Entry(worldSwitch))
+		got, err := m.Run(asmtrace.Entry(worldSwitch))
 		if err != nil || !slices.Equal(got.Events, c.want) {
 			t.Errorf("%+v: %q; %v", c, got.Events, err)
 		}

@@ -60,6 +60,14 @@ func open(m machine, g x86.Guests) (*backend, error) {
 	}
 	s.protect(m, g)
 	verwSelector = m.hostState(0).SS
+	switch s.barriers.Exit {
+	case x86.FenceIBRS:
+		m.fenceNMIs(x86.MSRSpecCtrl, x86.SpecIBRS) // and if it was before an entry, that guest runs with it
+	case x86.FenceIBPB:
+		m.fenceNMIs(x86.MSRPredCmd, x86.PredIBPB)
+	default:
+		m.fenceNMIs(0, 0)
+	}
 	if m.hostXCR0() == 0 {
 		s.xcr0 = 0 // the host itself runs without XSAVE
 	}

@@ -43,6 +43,7 @@ type machine interface {
 	hostState(cpu int) kernel.HostContext
 	kick(cpu int)
 	setTimer(tsc uint64)
+	fenceNMIs(msr, value uint32)
 	tsc() uint64
 	tscHz() uint64
 	enable(revision uint32, region uint64) enableStatus

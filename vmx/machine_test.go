@@ -39,6 +39,7 @@ type simulated struct {
 	edx7    uint32   // CPUID.7:EDX
 	sig     uint32   // CPUID.1:EAX
 	orders  []uint32 // writes of command MSRs
+	nmi     []uint32 // what NMIs begin with
 }
 
 // A region is a VMCS.
@@ -268,10 +269,11 @@ func (m *simulated) hostState(cpu int) kernel.HostContext {
 	}
 }
 
-func (m *simulated) kick(cpu int)        { m.kicks = append(m.kicks, cpu) }
-func (m *simulated) setTimer(tsc uint64) { m.timers = append(m.timers, tsc) }
-func (m *simulated) tsc() uint64         { return m.now.Add(1) }
-func (m *simulated) tscHz() uint64       { return 1_000_000_000 }
+func (m *simulated) kick(cpu int)                { m.kicks = append(m.kicks, cpu) }
+func (m *simulated) fenceNMIs(msr, value uint32) { m.nmi = []uint32{msr, value} }
+func (m *simulated) setTimer(tsc uint64)         { m.timers = append(m.timers, tsc) }
+func (m *simulated) tsc() uint64                 { return m.now.Add(1) }
+func (m *simulated) tscHz() uint64               { return 1_000_000_000 }
 
 func (m *simulated) enable(revision uint32, region uint64) enableStatus {
 	m.on[m.thisCPU()] = true

@@ -155,6 +155,7 @@ func (ring0) numCPU() int                          { return kernel.NumCPU() }
 func (ring0) onEachCPU(fn func(cpu int))           { kernel.OnEachCPU(fn) }
 func (ring0) hostState(cpu int) kernel.HostContext { return kernel.HostState(cpu) }
 func (ring0) kick(cpu int)                         { kernel.KickCPU(cpu) }
+func (ring0) fenceNMIs(msr, value uint32)          { kernel.FenceNMIs(msr, value) }
 func (ring0) setTimer(tsc uint64)                  { kernel.SetTimer(tsc, 0) }
 func (ring0) tsc() uint64                          { return kernel.TSC() }
 func (ring0) tscHz() uint64                        { return kernel.TSCFrequency() }

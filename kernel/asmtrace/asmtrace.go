@@ -1,7 +1,7 @@
-// Package exitcode follows a backend's world switch instruction by instruction, for tests:
-// no emulator needs the barriers in it, and hardware does not show them. It knows what
-// branches, compares, writes MSRs or holds speculation back; all else it passes over.
-package exitcode
+// Package asmtrace follows assembly instruction by instruction, for tests of what stands
+// there against speculation: no emulator needs it, and hardware does not show it. It knows
+// what branches, compares, writes MSRs or holds speculation back; all else it passes over.
+package asmtrace
 
 import (
 	"fmt"
@@ -20,13 +20,15 @@ type Trace struct {
 
 // A Machine is what the code runs on.
 type Machine struct {
-	Memory map[int64]uint64 // what stands at a displacement; elsewhere are zeroes
-	Lfence int              // at so many LFENCEs it ends, if not 0
+	Memory  map[int64]uint64   // what stands at a displacement from a register; elsewhere are zeroes
+	Globals map[uintptr]uint64 // and at an address
+	Lfence  int                // at so many LFENCEs it ends, if not 0
 
 	reg   map[x86asm.Reg]uint64
 	zf    bool
 	cf    bool
 	stack []uintptr
+	next  uintptr
 	taken int
 	trace Trace
 }
@@ -47,7 +49,7 @@ func Entry(fn any) uintptr {
 			}
 		}
 		if in.Op == x86asm.RET {
-			panic("exitcode: no call in the wrapper")
+			panic("asmtrace: no call in the wrapper")
 		}
 	}
 }
@@ -92,6 +94,7 @@ func (m *Machine) Run(pc uintptr) (Trace, error) {
 			return m.trace, fmt.Errorf("after %d events: % x: %w", len(m.trace.Events), at(pc, 15), err)
 		}
 		next := pc + uintptr(in.Len)
+		m.next = next
 		to, jumps := m.step(&in, next)
 		if b[0] == 0x0f && b[1] == 0xae && b[2] == 0xe8 {
 			m.event("lfence")
@@ -197,8 +200,11 @@ func (m *Machine) value(a x86asm.Arg) uint64 {
 	case x86asm.Reg:
 		return m.reg[whole(a)]
 	case x86asm.Mem:
-		if a.Base == x86asm.RSP || a.Base == x86asm.RIP {
+		switch a.Base {
+		case x86asm.RSP:
 			return 0
+		case x86asm.RIP:
+			return m.Globals[m.next+uintptr(a.Disp)]
 		}
 		return m.Memory[a.Disp]
 	}

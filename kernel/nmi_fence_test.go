@@ -1,0 +1,30 @@
+package kernel
+
+import (
+	"slices"
+	"testing"
+	"unsafe"
+
+	"godwit/kernel/asmtrace"
+)
+
+// An NMI may come right behind an exit from a guest, before the fence there.
+func TestNMIsBeginWithAFence(t *testing.T) {
+	filled := slices.Repeat([]string{"call"}, 32)
+	for _, c := range []struct {
+		fence, msr, value uint64
+		want              []string
+	}{
+		{0, 0, 0, []string{"lfence"}},
+		{1, 0, 0, append(slices.Clone(filled), "lfence")},
+		{1, 0x49, 1, append(slices.Clone(filled), "wrmsr 49=1", "lfence")},
+	} {
+		m := asmtrace.Machine{Lfence: 1, Globals: map[uintptr]uint64{
+			uintptr(unsafe.Pointer(&nmiFence)): c.fence, uintptr(unsafe.Pointer(&nmiMSR)): c.msr, uintptr(unsafe.Pointer(&nmiValue)): c.value,
+		}}
+		got, err := m.Run(asmtrace.Entry(trapAnywhere))
+		if err != nil || !slices.Equal(got.Events, c.want) {
+			t.Errorf("fence %d, MSR %#x: %q; %v", c.fence, c.msr, got.Events, err)
+		}
+	}
+}
