@@ -170,3 +170,47 @@ func TestUpCountsFromTheLastStart(t *testing.T) {
 	}
 	r.leaks(t)
 }
+
+// A guest that resets itself as fast as it boots leaves the host's log and its serial line to the operator.
+func TestAGuestThatResetsInALoopDoesNotFloodTheLog(t *testing.T) {
+	var boots atomic.Int64
+	r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+		if boots.Add(1) > 10*eventBurst {
+			e.Reason = vcpu.ExitHost
+			v.Block(time.Millisecond)
+			return nil
+		}
+		return out(e, v, i8042.Command, 1, 0xfe)
+	})
+	w := &wallClock{now: time.Unix(1e9, 0), timers: map[int]*wallTimer{}}
+	r.WallClock, r.After = w.Now, w.After
+	vm := r.vm(t, 1)
+	vm.Start()
+	eventually(t, "resets", func() bool { return boots.Load() > 10*eventBurst })
+	r.mu.Lock()
+	n := len(r.log)
+	r.mu.Unlock()
+	if n != eventBurst {
+		t.Errorf("%d lines in the log of %d resets", n, 10*eventBurst)
+	}
+	if len(vm.Events()) != keepEvents {
+		t.Errorf("%d events", len(vm.Events()))
+	}
+	w.pass(eventPace)
+	vm.Reset()
+	if want := "reset by the operator (450 events before it were not told"; !r.logged(want) {
+		t.Errorf("not in the log: %q", want)
+	}
+	w.pass(100 * eventBurst * eventPace)
+	for range 2 * eventBurst {
+		vm.event("x")
+	}
+	r.mu.Lock()
+	if got := len(r.log) - n - 1; got != eventBurst {
+		t.Errorf("after a rest %d lines at once", got)
+	}
+	r.mu.Unlock()
+	vm.Stop(gone)
+	vm.Delete()
+	r.leaks(t)
+}

@@ -31,10 +31,13 @@ type benchResult struct {
 	Ticks uint64 `json:"ticks"`
 }
 
+func (x benchResult) String() string {
+	return fmt.Sprintf("%-8s %-28s %8d", x.Part, x.Name, x.Ticks)
+}
+
+// Text says nothing that was not said when it was measured.
 func (r *benchResults) Text(w io.Writer) {
-	for _, x := range r.Results {
-		fmt.Fprintf(w, "%-8s %-28s %8d\n", x.Part, x.Name, x.Ticks)
-	}
+	fmt.Fprintf(w, "bench: %s: %d measured\n", r.Backend, len(r.Results))
 }
 
 func (h *host) cmdBench(c *shell.Call) error {
@@ -49,20 +52,28 @@ func (h *host) cmdBench(c *shell.Call) error {
 	if len(c.Args) == 1 {
 		filter = c.Args[0]
 	}
+	// Two at once would measure each other, and each switches the garbage collector off and on again.
+	if !h.measuring.CompareAndSwap(false, true) {
+		return errors.New("a bench is under way already: let it end, or interrupt it with ^C where it runs")
+	}
+	defer h.measuring.Store(false)
 	r := &benchResults{Backend: h.backend.Name(), Results: []benchResult{}}
-	err = bench.Run(c.Ctx, m.Host(), filter, func(x bench.Result) {
-		r.Results = append(r.Results, benchResult{"vm", x.Name, x.Ticks})
-	})
+	add := func(x benchResult) {
+		r.Results = append(r.Results, x)
+		c.Printf("%v\n", x)
+	}
+	failed := []error{bench.Run(c.Ctx, m.Host(), filter, func(x bench.Result) { add(benchResult{"vm", x.Name, x.Ticks}) })}
 	conformance.Bench(c.Ctx, h.backend, physMemory{}, filter, func(x conformance.Cost) {
 		if x.Err != nil {
-			c.Printf("backend %s: %v\n", x.Name, x.Err)
+			failed = append(failed, fmt.Errorf("bench: backend %s: %w", x.Name, x.Err))
 			return
 		}
-		r.Results = append(r.Results, benchResult{"backend", x.Name, uint64(x.Ticks)})
+		add(benchResult{"backend", x.Name, uint64(x.Ticks)})
 	})
-	if err == nil {
-		err = c.Ctx.Err()
+	if failed[0] == nil {
+		failed = append(failed, c.Ctx.Err())
 	}
+	err = errors.Join(failed...)
 	if len(r.Results) == 0 && err == nil {
 		return fmt.Errorf("no measurement's name holds %q; without a filter all are made", filter)
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"godwit/cmd/internal/config"
@@ -24,12 +25,13 @@ type host struct {
 	console *console.Console
 	ready   time.Duration // from the kernel's first instruction to the prompt
 
-	backend vcpu.Backend
-	vms     *vmm.Registry // nil: virtErr says why
-	virtErr error
-	settled chan struct{}    // closed when machines can be made: see settleClock
-	net     *hostnet.Net     // nil: ip=none
-	mover   *migrate.Manager // nil without net or vms
+	backend   vcpu.Backend
+	vms       *vmm.Registry // nil: virtErr says why
+	virtErr   error
+	settled   chan struct{}    // closed when machines can be made: see settleClock
+	net       *hostnet.Net     // nil: ip=none
+	mover     *migrate.Manager // nil without net or vms
+	measuring atomic.Bool      // a bench runs
 	// open gets a file by its name: file.
 	open func(c *shell.Call, name string) ([]byte, error)
 }

@@ -127,3 +127,14 @@ func TestEveryCommandHasAnExample(t *testing.T) {
 	}
 	n.end(t)
 }
+
+// Two benches at once would measure each other, and leave the garbage collector switched off.
+func TestABenchAtATime(t *testing.T) {
+	var n network
+	h := n.add("a", idle, 0)
+	h.measuring.Store(true)
+	if err := h.do(context.Background(), new(bytes.Buffer), nil, "bench"); err == nil || !strings.Contains(err.Error(), "under way") {
+		t.Errorf("a second bench: %v", err)
+	}
+	n.end(t)
+}
