@@ -400,18 +400,8 @@ func (h *host) cmdVMConsole(c *shell.Call) error {
 	shown := make(chan struct{})
 	go func() {
 		defer close(shown)
-		for pos := int64(0); ; {
-			n, next, err := vm.FollowConsole(ctx, buf, pos)
-			if n > 0 {
-				if _, err := c.Out.Write(buf[:n]); err != nil {
-					cancel()
-					return
-				}
-			}
-			if err != nil {
-				return
-			}
-			pos = next
+		if showConsole(ctx, c.Out, vm, buf) != nil {
+			cancel()
 		}
 	}()
 	key := make([]byte, 256)
@@ -445,5 +435,38 @@ func (h *host) cmdVMConsole(c *shell.Call) error {
 	fmt.Fprintf(c.Out, "\nback on the host; vm %s is %v\n", vm.Name(), vm.Status())
 	return nil
 }
+
+// showConsole shows what the guest prints, and in brackets what becomes of the machine, until ctx ends.
+func showConsole(ctx context.Context, out io.Writer, vm *vmm.VM, buf []byte) error {
+	was := vm.Status()
+	for pos := int64(0); ctx.Err() == nil; {
+		look, cancel := context.WithTimeout(ctx, lookAgain)
+		n, next, err := vm.FollowConsole(look, buf, pos)
+		cancel()
+		if n > 0 {
+			if _, err := out.Write(buf[:n]); err != nil {
+				return err
+			}
+		}
+		if err == nil {
+			pos = next
+			continue
+		}
+		if is := vm.Status(); is != was {
+			was = is
+			what := "is " + is.String()
+			if is == vmm.Deleted {
+				what = "has left this host, or was deleted; ^] returns to the host"
+			}
+			if _, err := fmt.Fprintf(out, "\r\n[%s %s]\r\n", vm.Name(), what); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// lookAgain is how often a console without output looks at its machine.
+const lookAgain = 300 * time.Millisecond
 
 var errEscape = errors.New("escape")
