@@ -16,58 +16,24 @@ type Event struct {
 // keepEvents is how many a machine remembers.
 const keepEvents = 32
 
-// A guest that resets itself in a loop makes events as fast as it boots. All of them
-// would wash out the host's log and keep its serial line busy, which is how the host
-// is managed: eventBurst are told at once, later ones no faster than one in eventPace.
-const (
-	eventBurst = 50
-	eventPace  = 5 * time.Second
-)
-
 type events struct {
-	mu     sync.Mutex
-	list   []Event
-	told   map[uint64]bool // messages that are given once, by a number of their kind
-	spent  int             // of eventBurst
-	since  time.Time       // when spent was last made less
-	untold int             // in a row
+	mu   sync.Mutex
+	list []Event
+	told map[uint64]bool // messages that are given once, by a number of their kind
 }
 
 // event notes something and tells the operator.
 func (vm *VM) event(format string, a ...any) {
 	text := fmt.Sprintf(format, a...)
-	now := vm.host.WallClock()
-	e := &vm.events
-	e.mu.Lock()
-	if len(e.list) == keepEvents {
-		e.list = slices.Delete(e.list, 0, 1)
+	vm.events.mu.Lock()
+	if len(vm.events.list) == keepEvents {
+		vm.events.list = slices.Delete(vm.events.list, 0, 1)
 	}
-	e.list = append(e.list, Event{now, text})
-	tell := e.mayTell(now)
-	if tell && e.untold > 0 {
-		text += fmt.Sprintf(" (%d events before it were not told; `vm show %s` has the last %d)", e.untold, vm.cfg.Name, keepEvents)
-		e.untold = 0
-	}
-	e.mu.Unlock()
-	if tell && vm.host.Log != nil {
+	vm.events.list = append(vm.events.list, Event{vm.host.WallClock(), text})
+	vm.events.mu.Unlock()
+	if vm.host.Log != nil {
 		vm.host.Log(fmt.Sprintf("vm %s: %s", vm.cfg.Name, text))
 	}
-}
-
-// mayTell tells whether the operator can bear another event. mu is held.
-func (e *events) mayTell(now time.Time) bool {
-	if d := now.Sub(e.since); d < 0 || e.spent == 0 {
-		e.since = now // the clock was set, or there is nothing to give back
-	} else if n := int(d / eventPace); n > 0 {
-		e.spent -= min(n, e.spent)
-		e.since = e.since.Add(time.Duration(n) * eventPace)
-	}
-	if e.spent == eventBurst {
-		e.untold++
-		return false
-	}
-	e.spent++
-	return true
 }
 
 // Kinds of messages that are given once.
