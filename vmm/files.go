@@ -26,6 +26,9 @@ func OpenFiles(c *Config, open func(name string) ([]byte, error)) (f Files, err 
 		if f.Initrd, err = open(c.Initrd); err != nil {
 			return f, fmt.Errorf("initrd: %w", err)
 		}
+		if len(f.Initrd) == 0 {
+			return f, fmt.Errorf("initrd: %s is empty", c.Initrd)
+		}
 	}
 	for _, m := range c.Modules {
 		name, args, _ := strings.Cut(m, ",")

@@ -423,3 +423,17 @@ func TestWhatWillNotBootIsKnownBeforeTheMachineIsMade(t *testing.T) {
 		}
 	}
 }
+
+func TestAnEmptyInitrdIsNoInitrd(t *testing.T) {
+	c := config(1)
+	c.Initrd = "module:empty"
+	_, err := OpenFiles(&c, func(name string) ([]byte, error) {
+		if name == c.Initrd {
+			return []byte{}, nil
+		}
+		return kernel().Kernel, nil
+	})
+	if err == nil || !strings.Contains(err.Error(), "initrd: module:empty is empty") {
+		t.Error(err)
+	}
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -73,7 +74,11 @@ func (h *host) file(c *shell.Call, name string) ([]byte, error) {
 			c.Printf("%s: %s\n", name, shell.Bytes(uint64(done)))
 		}
 	}}
-	return cl.Get(c.Ctx, name)
+	data, err := cl.Get(c.Ctx, name)
+	if errors.Is(err, fetch.ErrTooLarge) {
+		err = fmt.Errorf("%w; a file may be three eighths of the memory that is free here: %s", err, shell.Bytes(uint64(limit)))
+	}
+	return data, err
 }
 
 // netWait is how long a command waits for the network to come up.

@@ -264,9 +264,9 @@ func TestHTTP(t *testing.T) {
 		"/round":  "5 redirections",
 		"/secure": "not http",
 		"/short":  "EOF",
-		"/silent": "timeout",
+		"/silent": "the server sent nothing, or too little, for 300ms",
 		"/stalls": "after 3000 bytes",
-		"/drips":  "timeout",
+		"/drips":  "too little, for 300ms",
 
 		"/chunkdrips": "i/o timeout",
 	} {

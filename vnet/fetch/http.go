@@ -282,7 +282,22 @@ type idleConn struct {
 // begin is called before the reads for a thing.
 func (c *idleConn) begin() { c.SetReadDeadline(time.Now().Add(c.idle)) }
 
+func (c *idleConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	return n, c.late("sent", err)
+}
+
 func (c *idleConn) Write(b []byte) (int, error) {
 	c.SetWriteDeadline(time.Now().Add(c.idle))
-	return c.Conn.Write(b)
+	n, err := c.Conn.Write(b)
+	return n, c.late("took", err)
+}
+
+// late says a time-out in the words of who waited.
+func (c *idleConn) late(verb string, err error) error {
+	var e net.Error // the host's stack has a time-out of its own
+	if errors.As(err, &e) && e.Timeout() {
+		return fmt.Errorf("the server %s nothing, or too little, for %v: %w", verb, c.idle, err)
+	}
+	return err
 }
