@@ -40,6 +40,7 @@ type cpu struct {
 	generation  uint64    // of its ASIDs; 0 before the first
 	nextASID    uint32
 	tscAux      uint64 // what the guest MSR was set to last
+	tscRate     uint64 // what the TSC ratio MSR was set to last
 	last        uint64 // VCPU.serial of the one that ran here last
 	_           [64]byte
 }
@@ -82,7 +83,7 @@ func Open(g x86.Guests) (*Backend, error) {
 		b.caps.Notes = append(b.caps.Notes, "QEMU's emulated processors disturb CPU 0: guests run on the others")
 	}
 	errs := make([]error, kernel.NumCPU())
-	kernel.OnEachCPU(func(id int) { errs[id] = b.cpus[id].enable(id, &b.barriers) })
+	kernel.OnEachCPU(func(id int) { errs[id] = b.cpus[id].enable(id, &b.silicon) })
 	if err := errors.Join(errs...); err != nil {
 		return nil, err
 	}
@@ -94,23 +95,26 @@ func Open(g x86.Guests) (*Backend, error) {
 var processor = x86.Processor{CPUID: kernel.CPUID, Read: kernel.ReadMSRSafe, Write: kernel.WriteMSRSafe}
 
 // enable switches SVM on on the calling CPU (APM 15.4, 15.30.4).
-func (c *cpu) enable(id int, need *x86.Barriers) error {
+func (c *cpu) enable(id int, si *silicon) error {
 	if vmcr, ok := kernel.ReadMSRSafe(msrVMCR); ok && vmcr&vmcrDisabled != 0 {
 		return fmt.Errorf("svm: CPU %d: the firmware has switched AMD-V off (VM_CR.SVMDIS), on others it has not", id)
 	}
 	if !kernel.WriteMSRSafe(msrEFER, kernel.ReadMSR(msrEFER)|eferSVME|eferNXE) || kernel.ReadMSR(msrEFER)&eferSVME == 0 {
 		return fmt.Errorf("svm: CPU %d does not let EFER.SVME be set", id)
 	}
-	if need.AutoIBRS && !kernel.WriteMSRSafe(msrEFER, kernel.ReadMSR(msrEFER)|x86.EFERAuto) {
+	if si.barriers.AutoIBRS && !kernel.WriteMSRSafe(msrEFER, kernel.ReadMSR(msrEFER)|x86.EFERAuto) {
 		return fmt.Errorf("svm: CPU %d does not let EFER.AIBRSE be set, though CPUID 80000021h shows automatic IBRS", id)
 	}
-	if err := takeSettings(&processor, need); err != nil {
+	if err := takeSettings(&processor, &si.barriers); err != nil {
 		return fmt.Errorf("svm: CPU %d %w", id, err)
 	}
 	if !kernel.WriteMSRSafe(msrHSavePA, c.hsave.Phys) {
 		return fmt.Errorf("svm: CPU %d refuses %#x as its host save area", id, c.hsave.Phys)
 	}
 	kernel.WriteMSRSafe(msrTSCAux, c.tscAux) // which firmware may have left at anything; not all have it
+	if si.has(featTSCRate) && !kernel.WriteMSRSafe(msrTSCRate, c.tscRate) {
+		return fmt.Errorf("svm: CPU %d refuses a TSC ratio of 1, though CPUID 8000000Ah shows that it has one", id)
+	}
 	return nil
 }
 
@@ -141,6 +145,7 @@ func newBackend(si silicon, m mem.Allocator, cpus int) (*Backend, error) {
 	b.iopm, b.msrpm = alloc(iopmSize), alloc(msrpmSize)
 	for i := range b.cpus {
 		b.cpus[i].hsave, b.cpus[i].host = alloc(4096), alloc(4096)
+		b.cpus[i].tscRate = rateOne
 	}
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 const (
 	msrEFER    = 0xc000_0080
 	msrTSCAux  = 0xc000_0103
+	msrTSCRate = 0xc000_0104 // TSC ratio (APM 15.30.5)
 	msrVMCR    = 0xc001_0114
 	msrHSavePA = 0xc001_0117
 
@@ -43,6 +44,7 @@ const (
 	featNested         = 1 << 0
 	featLock           = 1 << 2
 	featNextRIP        = 1 << 3
+	featTSCRate        = 1 << 4
 	featClean          = 1 << 5
 	featFlushASID      = 1 << 6
 	featDecode         = 1 << 7
@@ -148,6 +150,24 @@ func (s *silicon) protect(p x86.Processor, g x86.Guests) {
 	s.closed, s.warnings = x86.Mitigations(false, s.barriers, p), s.barriers.Notes()
 }
 
+// tscScaling: a ratio has 8 bits before the point and 32 behind it (APM 15.30.5).
+func (s *silicon) tscScaling() vcpu.TSCScaling {
+	if !s.has(featTSCRate) {
+		return vcpu.TSCScaling{}
+	}
+	return vcpu.TSCScaling{Integer: 8, Fraction: 32}
+}
+
+// tscRate is what the MSR holds for a ratio; rateOne is its value at reset.
+func tscRate(r vcpu.TSCRatio) uint64 {
+	if r == vcpu.Unscaled {
+		return rateOne
+	}
+	return uint64(r) >> 16
+}
+
+const rateOne = 1 << 32
+
 func (s *silicon) capabilities() vcpu.Capabilities {
 	c := vcpu.Capabilities{
 		GuestPhysBits: min(s.physBits, 48), // nested tables have the host's four levels (APM 15.25.3)
@@ -157,6 +177,7 @@ func (s *silicon) capabilities() vcpu.Capabilities {
 		NextRIP:       s.has(featNextRIP),
 		DecodeAssist:  s.has(featDecode),
 		PauseFilter:   s.has(featPause),
+		TSCScaling:    s.tscScaling(),
 		XCR0:          s.xcr0,
 		Mitigations:   s.closed,
 		Notes:         slices.Clone(s.warnings),
@@ -170,6 +191,7 @@ func (s *silicon) capabilities() vcpu.Capabilities {
 	note(!s.has(featDecode), "no decode assists: instructions are read from guest memory")
 	note(!s.has(featFlushASID), "no flush by ASID: a new ASID is taken instead")
 	note(!s.has(featClean), "no VMCB clean bits: each entry reloads all")
+	note(!s.has(featTSCRate), "no TSC ratio: a guest from a host whose TSC runs at another rate gets this one's")
 	note(!s.has(featPause), "no pause filter: spinning guests run until their time is up")
 	note(!s.page1G, "no 1 GiB pages")
 	return c

@@ -161,11 +161,7 @@ func run(arg unsafe.Pointer) {
 	gen := v.space.cfg.Tables.Generation()
 	m.tlb = tlbKeep
 	if v.cpu != id || c.last != v.serial || v.flush || v.seen.Load() != gen {
-		v.place(c, id, gen)
-		if v.replaces(c) {
-			kernel.WriteMSR(x86.MSRPredCmd, x86.PredIBPB)
-		}
-		v.host = c.host.Phys
+		v.settleOn(c, id, gen)
 	}
 	if v.cleanable {
 		m.clean = v.clean
@@ -201,6 +197,18 @@ func (v *VCPU) handOver() {
 	}
 }
 
+// settleOn makes all of this CPU v's that outlasts an entry.
+func (v *VCPU) settleOn(c *cpu, id int, gen uint64) {
+	v.place(c, id, gen)
+	if v.replaces(c) {
+		kernel.WriteMSR(x86.MSRPredCmd, x86.PredIBPB)
+	}
+	if v.retunes(c) {
+		kernel.WriteMSR(msrTSCRate, c.tscRate)
+	}
+	v.host = c.host.Phys
+}
+
 // replaces notes that v is the VCPU that c runs, and tells whether a prediction barrier
 // must part it from the one before.
 func (v *VCPU) replaces(c *cpu) bool {
@@ -209,6 +217,17 @@ func (v *VCPU) replaces(c *cpu) bool {
 	}
 	c.last = v.serial
 	return v.space.b.barriers.Prediction
+}
+
+// retunes notes the rate of v's TSC, and tells whether c's is another. It concerns guests
+// only: the host's RDTSC is never scaled (APM 15.30.5).
+func (v *VCPU) retunes(c *cpu) bool {
+	rate := tscRate(v.tscRatio)
+	if c.tscRate == rate {
+		return false
+	}
+	c.tscRate = rate
+	return true
 }
 
 // place makes the guest's address-space identifier and the hardware's caches right

@@ -15,7 +15,7 @@ func (v *VCPU) Save(s *vcpu.State) {
 	for r := vcpu.SegReg(0); r < vcpu.NumSegs; r++ {
 		s.Seg[r] = v.Segment(r)
 	}
-	s.TSC = tsc() + v.vm.tscOffset
+	s.TSC = v.tscRatio.Guest(tsc()) + v.vm.tscOffset
 	s.Activity = v.activity
 	// There is one shadow for STI and MOV SS here; only the latter can be with
 	// IF clear, and VT-x insists on that (SDM vol. 3, section 27.3.1.5).
@@ -73,7 +73,7 @@ func (v *VCPU) Load(s *vcpu.State) error {
 		*m.seg(vcpu.SegReg(r)) = toHardware(s.Seg[r])
 	}
 	m.cpl = uint8(s.Seg[vcpu.SS].Attr >> 5 & 3)
-	m.tscOffset = s.TSC - tsc()
+	m.tscOffset = s.TSC - v.tscRatio.Guest(tsc())
 	m.shadow = 0
 	if s.STI || s.MovSS {
 		m.shadow = 1

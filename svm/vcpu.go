@@ -49,6 +49,7 @@ type VCPU struct {
 	brief    bool // the next entry is one for PrivilegedBriefly
 	nudged   bool // the last one was made to end at once
 	tscAux   uint64
+	tscRatio vcpu.TSCRatio
 	xss      uint64
 
 	xcr0Allowed uint64 // by the CPU model
@@ -186,6 +187,17 @@ func (v *VCPU) Skip(n uint8) {
 func (v *VCPU) long64() bool {
 	const l = 1 << 9
 	return v.vm.efer&eferLMA != 0 && v.vm.save.seg[vcpu.CS].attr&l != 0
+}
+
+// SetTSCRatio sets the rate of the guest's TSC.
+func (v *VCPU) SetTSCRatio(r vcpu.TSCRatio) error {
+	if !v.space.b.tscScaling().Has(r) {
+		return fmt.Errorf("svm: this processor can not scale a TSC by %#x/2^48", uint64(r))
+	}
+	if r != v.tscRatio {
+		v.tscRatio, v.flush = r, true // the next entry is placed anew, which looks at the ratio
+	}
+	return nil
 }
 
 // SetTSCOffset sets guest TSC minus host TSC.

@@ -199,6 +199,15 @@ func (s *silicon) protect(p probe, g x86.Guests) {
 	s.closed, s.warnings = x86.Mitigations(true, s.barriers, asked), s.barriers.Notes()
 }
 
+// tscScaling: the multiplier has 64 bits, of which 48 stand behind the point (SDM
+// vol. 3, 24.6.5).
+func (s *silicon) tscScaling() vcpu.TSCScaling {
+	if !s.has(secondaryControls, secTSCScaling) {
+		return vcpu.TSCScaling{}
+	}
+	return vcpu.TSCScaling{Integer: 16, Fraction: 48}
+}
+
 // capabilities puts it into the contract's words.
 func (s *silicon) capabilities() vcpu.Capabilities {
 	c := vcpu.Capabilities{
@@ -211,6 +220,7 @@ func (s *silicon) capabilities() vcpu.Capabilities {
 		NextRIP:       true,
 		Preemption:    s.has(pinControls, pinPreemptionTimer),
 		PauseFilter:   s.has(secondaryControls, secPAUSELoop),
+		TSCScaling:    s.tscScaling(),
 		XCR0:          s.xcr0,
 		Mitigations:   s.closed,
 		Notes:         slices.Clone(s.warnings),
@@ -225,6 +235,7 @@ func (s *silicon) capabilities() vcpu.Capabilities {
 	note(!c.Preemption, "no VMX-preemption timer: the host's timer bounds every entry")
 	note(!c.PauseFilter, "no PAUSE-loop exiting: a guest that spins uses up its time slice")
 	note(!s.has(secondaryControls, secVPID), "no VPID: every entry and exit flushes the TLB")
+	note(!s.has(secondaryControls, secTSCScaling), "no TSC scaling: a guest from a host whose TSC runs at another rate gets this one's")
 	note(!c.AccessedDirty, "no accessed and dirty bits in EPT: writes are tracked by faults")
 	note(c.AccessedDirty && !c.PML, "no page-modification log: dirty bits are found by a scan")
 	note(c.XCR0 == 0, "no XSAVE: guests get x87 and SSE only")

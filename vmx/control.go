@@ -47,6 +47,7 @@ const (
 	secINVPCID      = 1 << 12
 	secPML          = 1 << 17
 	secXSAVES       = 1 << 20
+	secTSCScaling   = 1 << 25
 )
 
 // VM-exit controls (table 24-13).
@@ -132,12 +133,13 @@ var rules = [numControls]rule{
 	secondaryControls: {
 		name: "secondary processor-based", msr: 0x48b, trueMSR: 0x48b,
 		must: secEPT | secUnrestricted | secWBINVD,
-		may:  secRDTSCP | secVPID | secPAUSELoop | secINVPCID | secPML | secXSAVES,
+		may:  secRDTSCP | secVPID | secPAUSELoop | secINVPCID | secPML | secXSAVES | secTSCScaling,
 		bits: map[uint32]string{
 			secEPT: "enable EPT", secRDTSCP: "enable RDTSCP", secVPID: "enable VPID",
 			secWBINVD: "WBINVD exiting", secUnrestricted: "unrestricted guest",
 			secPAUSELoop: "PAUSE-loop exiting", secINVPCID: "enable INVPCID",
 			secPML: "enable PML", secXSAVES: "enable XSAVES/XRSTORS",
+			secTSCScaling: "use TSC scaling",
 		},
 	},
 	exitControls: {

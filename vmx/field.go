@@ -34,6 +34,7 @@ const (
 	fVirtualAPICPage field = 0x2012
 	fEPTPointer      field = 0x201a
 	fXSSExitBitmap   field = 0x202c
+	fTSCMultiplier   field = 0x2032
 
 	// B.2.2: 64-bit read-only data field
 	fGuestPhysical field = 0x2400

@@ -40,6 +40,7 @@ type simulated struct {
 	sig     uint32   // CPUID.1:EAX
 	orders  []uint32 // writes of command MSRs
 	nmi     []uint32 // what NMIs begin with
+	writes  int      // VMWRITEs
 }
 
 // A region is a VMCS.
@@ -139,6 +140,7 @@ func (m *simulated) vmwrite(f field, v uint64) bool {
 	case v>>(f.width()-1)>>1 != 0:
 		m.t.Errorf("VMWRITE of %#x to field %#x of %d bits", v, f, f.width())
 	}
+	m.writes++
 	r.fields[f] = v
 	return true
 }

@@ -15,7 +15,7 @@ func (v *VCPU) Save(s *vcpu.State) {
 	s.Reg[vcpu.DR0], s.Reg[vcpu.DR1], s.Reg[vcpu.DR2], s.Reg[vcpu.DR3] = v.dr.dr0, v.dr.dr1, v.dr.dr2, v.dr.dr3
 	s.Reg[vcpu.DR6] = v.dr.dr6
 	s.Seg = v.seg
-	s.TSC = v.m.tsc() + v.tscOffset
+	s.TSC = v.tscRatio.Guest(v.m.tsc()) + v.tscOffset
 	s.Activity = v.activity
 	s.STI = v.blocked&blockSTI != 0
 	s.MovSS = v.blocked&blockMovSS != 0
@@ -73,7 +73,7 @@ func (v *VCPU) Load(s *vcpu.State) error {
 	v.pendingDebug, v.pendingStale = 0, true
 	v.event = n.Pending
 	v.activity = s.Activity
-	v.SetTSCOffset(s.TSC - v.m.tsc())
+	v.SetTSCOffset(s.TSC - v.tscRatio.Guest(v.m.tsc()))
 	v.have, v.changed = gAll, gAll
 	v.loaded.rip, v.loaded.rsp, v.loaded.rflags = ^n.Regs.RIP, ^n.Regs.GPR[vcpu.RSP], ^n.Regs.RFLAGS
 	v.touched = false

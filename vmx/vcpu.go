@@ -62,10 +62,12 @@ type VCPU struct {
 
 	// Controls as the VMCS has them.
 	primary      uint32
+	secondary    uint32
 	entryCtl     uint32
 	threshold    uint32
 	tscOffset    uint64
-	offsetStale  bool
+	tscRatio     vcpu.TSCRatio
+	offsetStale  bool // or the ratio
 	shadowsStale bool
 
 	event        vcpu.Event
@@ -200,6 +202,15 @@ func (v *VCPU) Regs() *vcpu.Regs     { return &v.frame.regs }
 func (v *VCPU) Stats() *vcpu.Stats   { return &v.stats }
 func (v *VCPU) TSCOffset() uint64    { return v.tscOffset }
 func (v *VCPU) SetDeadline(t uint64) { v.deadline = t }
+
+// SetTSCRatio sets the rate of the guest's TSC.
+func (v *VCPU) SetTSCRatio(r vcpu.TSCRatio) error {
+	if !v.b.s.tscScaling().Has(r) {
+		return fmt.Errorf("vmx: VCPU %d: this processor can not scale a TSC by %#x/2^48", v.index, uint64(r))
+	}
+	v.tscRatio, v.offsetStale = r, true
+	return nil
+}
 
 func (v *VCPU) SetTSCOffset(off uint64) {
 	v.tscOffset, v.offsetStale = off, true

@@ -16,6 +16,7 @@ func (v *VCPU) setUp() {
 		{secINVPCID, sp.cfg.CPUID.INVPCID},
 		{secXSAVES, sp.cfg.CPUID.XSAVES},
 		{secPML, sp.log != nil},
+		{secTSCScaling, v.tscRatio != vcpu.Unscaled},
 	} {
 		if !opt.on {
 			secondary &^= opt.bit
@@ -23,6 +24,7 @@ func (v *VCPU) setUp() {
 	}
 	v.primary = s.controls[primaryControls] | procMOVDR
 	v.entryCtl = s.controls[entryControls]
+	v.secondary = secondary
 
 	v.write(fPinControls, uint64(s.controls[pinControls]))
 	v.write(fPrimaryControls, uint64(v.primary))
@@ -213,7 +215,7 @@ func (v *VCPU) flush() {
 	}
 	if v.offsetStale {
 		v.offsetStale = false
-		v.write(fTSCOffset, v.tscOffset)
+		v.writeTSC()
 	}
 	if r.RIP != v.loaded.rip {
 		v.writeRIP()
@@ -237,6 +239,18 @@ func (v *VCPU) flush() {
 	}
 	if v.blocked&(blockSTI|blockMovSS) != 0 {
 		v.matchSingleStep()
+	}
+}
+
+// writeTSC writes what makes the guest's TSC of the host's.
+func (v *VCPU) writeTSC() {
+	v.write(fTSCOffset, v.tscOffset)
+	if (v.tscRatio != vcpu.Unscaled) != (v.secondary&secTSCScaling != 0) {
+		v.secondary ^= secTSCScaling
+		v.write(fSecondaryControls, uint64(v.secondary))
+	}
+	if v.tscRatio != vcpu.Unscaled {
+		v.write(fTSCMultiplier, uint64(v.tscRatio))
 	}
 }
 

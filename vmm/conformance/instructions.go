@@ -1,6 +1,9 @@
 package conformance
 
-import "godwit/vmm/vcpu"
+import (
+	"godwit/kernel"
+	"godwit/vmm/vcpu"
+)
 
 // Instructions that exit, and those that a guest must not have.
 var instructionTests = []test{
@@ -168,6 +171,42 @@ var instructionTests = []test{
 		got := m.reg(vcpu.RDX)<<32 | m.reg(vcpu.RAX)
 		if got < before+off || got > soon(0)+off {
 			m.fail("the guest read %#x, between host TSC %#x and %#x", got, before, soon(0))
+		}
+	}},
+	{"the TSC runs at the guest's ratio", long64, func(m *machine) {
+		can := m.b.Capabilities().TSCScaling
+		if can == (vcpu.TSCScaling{}) {
+			panic(skip{"this host's processor has no TSC scaling"})
+		}
+		m.start(gRDTSC)
+		const off = 1 << 50
+		m.cpu.SetTSCOffset(off)
+		// Rates in MHz: of the guest, on a host of the second.
+		for _, c := range [][2]uint64{{2600, 3000}, {3000, 2600}, {1000, 20}, {20, 1000}, {1, 1}, {2550, 10}, {1, 3}} {
+			r, ok := can.Ratio(c[0]*1e6, c[1]*1e6)
+			if !ok {
+				m.fail("%d MHz on a host with %d: no ratio", c[0], c[1])
+			}
+			m.must(m.cpu.SetTSCRatio(r))
+			for range 3 {
+				m.cpu.Regs().RIP = codeAt
+				before := kernel.TSC()
+				m.hlt()
+				after := kernel.TSC()
+				got := m.reg(vcpu.RDX)<<32 | m.reg(vcpu.RAX)
+				if got < r.Guest(before)+off || got > r.Guest(after)+off {
+					m.fail("%d MHz on a host with %d: the guest read %#x, and %#x to %#x of the host are %#x to %#x",
+						c[0], c[1], got, before, after, r.Guest(before)+off, r.Guest(after)+off)
+				}
+				var s vcpu.State
+				m.cpu.Save(&s)
+				if s.TSC < got || s.TSC > r.Guest(kernel.TSC())+off {
+					m.fail("%d MHz on a host with %d: the guest read %#x, and the state says %#x", c[0], c[1], got, s.TSC)
+				}
+			}
+		}
+		if m.cpu.SetTSCRatio(1) == nil && !can.Has(1) {
+			m.fail("a ratio that the processor does not have was taken")
 		}
 	}},
 }

@@ -31,7 +31,7 @@ type Capabilities struct {
 	DecodeAssist   bool // exits carry the instruction's bytes
 	Preemption     bool // a timer in the VCPU bounds every entry
 	PauseFilter    bool
-	TSCScaling     bool
+	TSCScaling     TSCScaling
 	XCR0           uint64 // XSAVE components a guest may be given
 	Mitigations    []x86.Mitigation
 	Notes          []string // what is missing and what is done instead, for the operator
@@ -120,7 +120,11 @@ type VCPU interface {
 	// SetDeadline bounds the next Runs: Run returns ExitDeadline once the
 	// host's TSC reaches this value. Zero means no bound.
 	SetDeadline(hostTSC uint64)
-	// SetTSCOffset sets guest TSC minus host TSC.
+	// SetTSCRatio sets the rate of the guest's TSC; it is Unscaled at first. A ratio
+	// that Capabilities.TSCScaling does not have is an error. The offset, which
+	// stays, is added to the scaled counter.
+	SetTSCRatio(r TSCRatio) error
+	// SetTSCOffset sets guest TSC minus host TSC, the latter scaled.
 	SetTSCOffset(off uint64)
 	// TSCOffset returns it.
 	TSCOffset() uint64

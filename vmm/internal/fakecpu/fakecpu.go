@@ -85,6 +85,7 @@ type VCPU struct {
 	Index    int
 	Now      func() uint64 // the host's TSC, for deadlines; nil: none are kept
 	Injected []vcpu.Event  // that "the guest" has taken
+	Ratio    vcpu.TSCRatio // as SetTSCRatio had it
 
 	program  Program
 	space    *Space
@@ -202,7 +203,17 @@ func (v *VCPU) WantNMI(on bool)           { v.nmi = on }
 // Wanted is what was asked for last.
 func (v *VCPU) Wanted() (class uint8, nmi bool) { return v.class, v.nmi }
 
-func (v *VCPU) SetDeadline(t uint64)    { v.deadline = t }
+func (v *VCPU) SetDeadline(t uint64) { v.deadline = t }
+
+// SetTSCRatio takes what the Backend's capabilities have.
+func (v *VCPU) SetTSCRatio(r vcpu.TSCRatio) error {
+	if v.space == nil || !v.space.b.Capabilities().TSCScaling.Has(r) {
+		return fmt.Errorf("fakecpu: no TSC ratio %#x", uint64(r))
+	}
+	v.Ratio = r
+	return nil
+}
+
 func (v *VCPU) SetTSCOffset(off uint64) { v.offset = off }
 func (v *VCPU) TSCOffset() uint64       { return v.offset }
 
