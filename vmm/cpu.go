@@ -254,14 +254,14 @@ func (c *cpu) idle() {
 			return
 		}
 	}
-	start := c.vm.host.TSC()
+	start := c.vm.counter()
 	c.watch.rest(c.activity == vcpu.Halted && c.regs.RFLAGS&flagIF != 0)
 	c.mode.Store(modeHalted)
 	if c.req.Load() == 0 {
 		sleep(&c.req, wait)
 	}
 	c.mode.Store(modeOut)
-	c.stats.halted.Add(uint64(c.vm.scale.ns(c.vm.host.TSC() - start)))
+	c.stats.halted.Add(uint64(c.vm.scale.ns(c.vm.counter() - start)))
 }
 
 // inject queues an exception for the instruction at hand. If an event waits

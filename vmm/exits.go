@@ -210,7 +210,7 @@ func (c *cpu) exitHypercall() {
 }
 
 func (c *cpu) exitRDTSC() {
-	t := c.vm.host.TSC() + c.tscOffset
+	t := c.vm.counter() + c.tscOffset
 	c.regs.GPR[vcpu.RAX], c.regs.GPR[vcpu.RDX] = t&0xffffffff, t>>32
 	c.skip(emulate.OpRDTSC)
 }

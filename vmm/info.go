@@ -13,6 +13,7 @@ type Info struct {
 	Status  string    `json:"status"`
 	ResetIn *float64  `json:"reset_in_seconds,omitempty"` // seconds until it is reset after its crash
 	Uptime  float64   `json:"up_seconds"`                 // seconds that the guest has run since it booted; 0: it is not booted
+	TSC     TSCInfo   `json:"tsc"`
 	CPUs    []CPUInfo `json:"cpus"`
 	Ports   uint64    `json:"lost_ports"` // accesses that no device answered
 	MMIO    uint64    `json:"lost_mmio"`
@@ -38,6 +39,7 @@ func (vm *VM) Info() Info {
 	case Running, Paused, Crashed:
 		i.Uptime = vm.uptime().Seconds()
 	}
+	i.TSC = *vm.tsc.Load()
 	i.Ports, i.MMIO = vm.bus.lostPort.Load(), vm.bus.lostMMIO.Load()
 	_, i.Console = vm.ring.Bounds()
 	for _, c := range vm.cpus {

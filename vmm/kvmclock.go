@@ -20,7 +20,7 @@ const (
 	clockAlignment = 4
 )
 
-// timeBase is a moment: the host's counter and the machine's clock at it.
+// timeBase is a moment: the machine's counter and the machine's clock at it.
 type timeBase struct {
 	tsc uint64
 	ns  int64
@@ -85,7 +85,7 @@ func (c *cpu) writeWallClock(gpa uint64) bool {
 
 // setTSC makes the guest's counter v now.
 func (c *cpu) setTSC(v uint64) {
-	c.tscOffset = v - c.vm.host.TSC()
+	c.tscOffset = v - c.vm.counter()
 	c.v.SetTSCOffset(c.tscOffset)
 	c.publishClock()
 }

@@ -186,7 +186,10 @@ func (vm *VM) boot() error {
 		vm.events.mu.Unlock()
 	}
 	vm.booted()
-	vm.stoppedAt = vm.host.TSC()
+	if err := vm.setTSC(vm.host.TSCHz); err != nil { // the guest will measure it
+		return err
+	}
+	vm.stoppedAt = vm.counter()
 	for _, c := range vm.cpus {
 		if c.index > 0 {
 			s.Reset(false)
@@ -208,7 +211,9 @@ func (vm *VM) run() {
 	stood := vm.clock.Now()
 	vm.clock.Resume()
 	vm.offset, _ = vm.clock.Offset()
-	now := vm.hostTSC(stood) // when the clock went on: so must the counters
+	// When the clock went on, so must the guest's counters; and not a rounding later, lest they be behind the
+	// time base when the guest reads them.
+	now := min(vm.countAt(stood), vm.counter())
 	vm.base = timeBase{tsc: now, ns: vm.scale.ns(now) + vm.offset}
 	for _, c := range vm.cpus {
 		c.tscOffset += vm.stoppedAt - now // the time it stood still did not pass
@@ -235,7 +240,7 @@ func (vm *VM) halt() {
 	// The guest's counters stop at the very moment at which the clock did. Whatever passes between two looks at the
 	// host's counter would set them apart, and a guest that compares them (Linux's clock source watchdog does) gives
 	// up its TSC.
-	vm.stoppedAt = vm.hostTSC(vm.clock.Now())
+	vm.stoppedAt = vm.countAt(vm.clock.Now())
 }
 
 // atRest calls f while no processor runs, and lets those go on that did. ctl is

@@ -127,7 +127,7 @@ func (c *cpu) readMSR(msr uint32) (uint64, bool) {
 	case msr >= apic.MSRX2First && msr <= apic.MSRX2Last, msr == apic.MSRBase, msr == apic.MSRTSCDeadline:
 		return c.lapic.ReadMSR(msr)
 	case msr == msrTSC:
-		return c.vm.host.TSC() + c.tscOffset, true
+		return c.vm.counter() + c.tscOffset, true
 	case msr == msrKVMWallClock:
 		return c.wallClock, true
 	case msr == msrKVMSystem:

@@ -86,7 +86,7 @@ func (m machineState) StateVersion() uint16 { return 1 }
 
 func (m machineState) SaveState(w *state.Writer) {
 	w.Blob(m.vm.Spec())
-	w.U64(m.vm.host.TSCHz)
+	w.U64(m.vm.tsc.Load().Hz)
 }
 
 func (m machineState) LoadState(_ uint16, r *state.Reader) error {
@@ -106,9 +106,13 @@ func (m machineState) LoadState(_ uint16, r *state.Reader) error {
 			s.Config.Memory>>20, s.Config.CPUs, have.Config.Memory>>20, have.Config.CPUs)
 	case s.Model != have.Model || s.PhysBits != have.PhysBits || !slices.Equal(s.Features, have.Features):
 		return fmt.Errorf("it is of a machine with another CPU model (%q)", s.Model)
-	case hz == 0:
-		return errors.New("the TSC's rate is zero")
+	case hz < leastTSCHz || hz > mostTSCHz:
+		return fmt.Errorf("its TSC can not run at %d Hz", hz)
 	}
+	if err := m.vm.setTSC(hz); err != nil {
+		return err
+	}
+	m.vm.stoppedAt = m.vm.counter()
 	return nil
 }
 
@@ -315,7 +319,6 @@ func (vm *VM) LoadState(r io.Reader) error {
 }
 
 func (vm *VM) load(r io.Reader) error {
-	vm.stoppedAt = vm.host.TSC()
 	missing := map[string]state.Device{}
 	parts := vm.parts()
 	for _, d := range parts {
@@ -349,7 +352,7 @@ func (vm *VM) load(r io.Reader) error {
 		slices.Sort(names)
 		return fmt.Errorf("state: sections %q are missing", names)
 	}
-	// In our order, whatever the order they came in: the clock first.
+	// In our order, whatever the order they came in: the TSC's rate and the clock first.
 	for _, d := range parts {
 		s, ok := sections[d.StateName()]
 		if !ok {

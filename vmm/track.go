@@ -144,6 +144,7 @@ func (vm *VM) StartLoaded() error {
 	}
 	vm.become(Running)
 	vm.run()
+	go vm.tellTSC() // the guest need not wait for a slow console
 	return nil
 }
 

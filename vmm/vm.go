@@ -40,7 +40,9 @@ type VM struct {
 	sums  []fileSum // of files; nil: not computed yet
 	model *cpuid.Model
 
-	scale  scale
+	scale  scale // of the counter: see tsc.go
+	ratio  vcpu.TSCRatio
+	tsc    atomic.Pointer[TSCInfo]
 	cpuid  *cpuid.Table
 	ram    *ram
 	tables *slat.Tables
@@ -61,7 +63,7 @@ type VM struct {
 	loops     sync.WaitGroup // processors that run
 	base      timeBase       // of the last resume; the processors read it
 	offset    int64          // machine's clock less vm.now, while it runs
-	stoppedAt uint64         // host TSC at which the guest's counters stand
+	stoppedAt uint64         // counter at which the guest's counters stand
 	wall      atomic.Uint32  // version of the wall clock page
 	taken     bool           // by a migration that leaves
 	loaded    bool           // LoadState has been there
@@ -88,7 +90,7 @@ func New(h *Host, cfg Config, files Files) (*VM, error) {
 
 func build(h *Host, cfg Config, files Files, model *cpuid.Model) (_ *VM, err error) {
 	cfg.Model = model.Name
-	vm := &VM{host: h, cfg: cfg, files: files, model: model, scale: newScale(h.TSCHz), bus: newBus()}
+	vm := &VM{host: h, cfg: cfg, files: files, model: model, bus: newBus()}
 	vm.events.told = map[uint64]bool{}
 	vm.group.Store(1)
 	defer func() {
@@ -129,6 +131,9 @@ func build(h *Host, cfg Config, files Files, model *cpuid.Model) (_ *VM, err err
 		})
 		vm.devices = append(vm.devices, c.lapic)
 	}
+	if err = vm.setTSC(h.TSCHz); err != nil {
+		return nil, err
+	}
 	return vm, nil
 }
 
@@ -152,12 +157,6 @@ func (vm *VM) free() error {
 	}
 	return errors.Join(errs...)
 }
-
-// now is the source of the machine's clock: the host's TSC in nanoseconds.
-func (vm *VM) now() int64 { return vm.scale.ns(vm.host.TSC()) }
-
-// hostTSC is the host's TSC at a time of the machine.
-func (vm *VM) hostTSC(at int64) uint64 { return vm.scale.tsc(at - vm.offset) }
 
 // Name is the machine's.
 func (vm *VM) Name() string { return vm.cfg.Name }

@@ -337,6 +337,7 @@ func (i vmInfo) Text(w io.Writer) {
 	t.Row("up", up(i.Info))
 	t.Row("memory", shell.Bytes(i.Config.Memory))
 	t.Row("CPU model", i.Config.Model)
+	t.Row("TSC", i.TSC)
 	t.Row("kernel", i.Config.Kernel)
 	if i.Config.Initrd != "" {
 		t.Row("initrd", i.Config.Initrd)
