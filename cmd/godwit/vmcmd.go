@@ -263,8 +263,12 @@ func (h *host) cmdVMStop(c *shell.Call) error {
 	if wait > 0 && vm.Status() == vmm.Running {
 		c.Printf("vm %s: waiting up to %v for the guest to power off\n", vm.Name(), wait)
 	}
+	ran := vm.Status() == vmm.Running
 	if err := vm.Stop(ctx); err != nil {
 		return err
+	}
+	if ran && wait > 0 && ctx.Err() != nil {
+		c.Printf("vm %s: the guest did not power off within %v and was switched off\n", vm.Name(), wait)
 	}
 	c.Printf("vm %s: %v\n", vm.Name(), vm.Status())
 	return nil
@@ -377,12 +381,13 @@ func (h *host) cmdVMConsole(c *shell.Call) error {
 	}
 	buf := make([]byte, 16<<10)
 	if len(c.Args) == 2 {
+		var old replay
 		for pos := int64(0); ; {
 			n, next := vm.ReadConsole(buf, pos)
 			if n == 0 {
 				return nil
 			}
-			if _, err := c.Out.Write(buf[:n]); err != nil {
+			if _, err := c.Out.Write(old.show(buf[:n])); err != nil {
 				return err
 			}
 			pos = next
@@ -439,13 +444,22 @@ func (h *host) cmdVMConsole(c *shell.Call) error {
 
 // showConsole shows what the guest prints, and in brackets what becomes of the machine, until ctx ends.
 func showConsole(ctx context.Context, out io.Writer, vm *vmm.VM, buf []byte) error {
-	was := vm.Status()
+	was, began := vm.Status(), vm.Info().Console
+	var old replay
 	for pos := int64(0); ctx.Err() == nil; {
 		look, cancel := context.WithTimeout(ctx, lookAgain)
 		n, next, err := vm.FollowConsole(look, buf, pos)
 		cancel()
 		if n > 0 {
-			if _, err := out.Write(buf[:n]); err != nil {
+			text := buf[:n]
+			if at := next - int64(n); at <= began { // what was printed before, and perhaps the first of what is printed now
+				before := min(int64(n), began-at)
+				text = old.show(text[:before])
+				if at+before == began {
+					text = slices.Concat(text, old.rest(), buf[before:n])
+				}
+			}
+			if _, err := out.Write(text); err != nil {
 				return err
 			}
 		}
