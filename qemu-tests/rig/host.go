@@ -122,11 +122,22 @@ func (h *Host) JSONWithin(ctx context.Context, command string, v any, patience t
 	if err != nil {
 		return err
 	}
-	// Lines of the host's log may follow, which waited for the command's end.
-	if err := json.NewDecoder(strings.NewReader(text)).Decode(v); err != nil {
+	if err := readAnswer(text, v); err != nil {
 		return fmt.Errorf("%s: %s: %w in %q", h.Name, command, err, text)
 	}
 	return nil
+}
+
+var answerBegins = regexp.MustCompile(`(?m:^)[{\[]`)
+
+// readAnswer reads the JSON in what a command printed. A line of the host's log may stand before it, whose turn came
+// between the command's line and its answer; those that waited for the command's end follow.
+func readAnswer(text string, v any) error {
+	begin := 0
+	if at := answerBegins.FindStringIndex(text); at != nil {
+		begin = at[0]
+	}
+	return json.NewDecoder(strings.NewReader(text[begin:])).Decode(v)
 }
 
 // Restart tells the host to reboot and waits for its prompt.

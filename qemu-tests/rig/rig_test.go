@@ -138,3 +138,14 @@ func TestVerdictOfAGuestThatDidNothingIsNotOK(t *testing.T) {
 		}
 	}
 }
+
+func TestAnAnswerIsReadBetweenLinesOfTheLog(t *testing.T) {
+	for text, ok := range map[string]bool{
+		"{\"name\": \"a\"}\n": true, "godwit: a [note] {here}\n{\n  \"name\": \"a\"\n}\nkernel: later\n": true, "kernel: a note\n": false, "": false,
+	} {
+		var v struct{ Name string }
+		if err := readAnswer(text, &v); (err == nil && v.Name == "a") != ok {
+			t.Errorf("%q: %+v, %v", text, v, err)
+		}
+	}
+}
