@@ -163,13 +163,14 @@ func (m *Manager) Start(name, address string, o Options) (*Migration, error) {
 	if err != nil {
 		return nil, err
 	}
+	machine := guest.Machine() // it may take a while
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.leaving[name] != nil {
 		return nil, fmt.Errorf("migrate: guest %q is being moved already", name)
 	}
 	g := &Migration{
-		m: m, guest: guest, machine: guest.Machine(), address: address, opts: o,
+		m: m, guest: guest, machine: machine, address: address, opts: o,
 		id: newID(), done: make(chan struct{}), doubt: make(chan struct{}),
 	}
 	g.ctx, g.cancel = context.WithCancelCause(m.ctx)

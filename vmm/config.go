@@ -3,6 +3,7 @@ package vmm
 import (
 	"fmt"
 	"strings"
+	"unicode"
 
 	"godwit/vmm/loader"
 )
@@ -58,6 +59,12 @@ func (c *Config) Check() error {
 		return bad("%d modules; at most 64 are possible", len(c.Modules))
 	case c.OnCrash != "" && c.OnCrash != "stop" && c.OnCrash != "reset":
 		return bad("on_crash is %q; it is stop or reset", c.OnCrash)
+	}
+	for _, s := range append([]string{c.Kernel, c.Initrd, c.Model, c.CommandLine}, c.Modules...) {
+		// It is shown, and it may come from another host.
+		if strings.ContainsFunc(s, unicode.IsControl) {
+			return bad("%q holds a control character", s)
+		}
 	}
 	for _, s := range append([]string{c.Kernel, c.Initrd, c.Model}, c.Modules...) {
 		if len(s) > 1024 {

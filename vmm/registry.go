@@ -122,6 +122,16 @@ func (r *Registry) Delete(name string) error {
 	return nil
 }
 
+// Adopt takes a machine of another registry on this host, as it is.
+func (r *Registry) Adopt(vm *VM, from *Registry) error {
+	if err := r.reserve(vm.Name()); err != nil {
+		return err
+	}
+	from.Forget(vm)
+	r.settle(vm.Name(), vm)
+	return nil
+}
+
 // Forget gives a deleted or released machine's name free.
 func (r *Registry) Forget(vm *VM) {
 	r.mu.Lock()

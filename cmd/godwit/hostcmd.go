@@ -154,7 +154,7 @@ type logLine struct {
 
 func (l logLines) Text(w io.Writer) {
 	for _, e := range l {
-		fmt.Fprintf(w, "%12.6f  %s\n", e.Seconds, shell.Printable(e.Text))
+		fmt.Fprintf(w, "%12.6f  %s\n", e.Seconds, e.Text)
 	}
 }
 

@@ -364,7 +364,7 @@ func (i vmInfo) Text(w io.Writer) {
 		}
 	}
 	for _, e := range i.Events {
-		fmt.Fprintf(w, "%s  %s\n", e.Time.UTC().Format(time.RFC3339), shell.Printable(e.Text))
+		fmt.Fprintf(w, "%s  %s\n", e.Time.UTC().Format(time.RFC3339), e.Text)
 	}
 }
 

@@ -6,6 +6,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"godwit/cmd/internal/shell"
 )
 
 // screen is a terminal that tests look at.
@@ -56,5 +58,27 @@ func TestAConsoleTellsWhatBecomesOfItsMachine(t *testing.T) {
 	}
 	b.must(t, "vm stop web force")
 	b.must(t, "vm delete web")
+	n.end(t)
+}
+
+// What another host says of a machine that it sends does not steer the terminal of whoever lists the machines.
+func TestAMachineFromElsewhereDoesNotSteerTheTerminal(t *testing.T) {
+	var n network
+	h := n.add("a", idle, 0)
+	h.must(t, "vm create web kernel=module:kernel mem=16M")
+	vm, _ := h.vms.Get("web")
+	spec := string(vm.Spec())
+	h.must(t, "vm delete web")
+	for _, bad := range []string{`\u001b[2J`, `\n`, `\u009b2J`} {
+		if vm, err := h.vms.Receive("web", []byte(strings.Replace(spec, "module:kernel", "module:kernel"+bad, 1))); err == nil {
+			t.Errorf("a kernel with %s in its name was taken", bad)
+			vm.Abandon()
+			h.vms.Forget(vm)
+		}
+	}
+	var out bytes.Buffer
+	if err := (&shell.Call{Out: &out}).Show(logLines{{1, "\x1b[2J"}}); err != nil || strings.Contains(out.String(), "\x1b") {
+		t.Errorf("%v, %q", err, out.String())
+	}
 	n.end(t)
 }

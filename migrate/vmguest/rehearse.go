@@ -14,8 +14,7 @@ import (
 // Rehearse moves a machine back and forth between home and a second registry of the
 // same host, over a line in memory: everything that a migration does but the
 // network, with the real processor's tables and states. It needs the machine's
-// memory a second time. The machine ends where it was, or, after an error, where
-// the error says.
+// memory a second time. The machine ends where it was, unless another took its name meanwhile.
 func Rehearse(ctx context.Context, home *Target, name string, trips int, o migrate.Options, told func(migrate.Report)) error {
 	other := vmm.NewRegistry(home.Registry.Host())
 	var sessions sync.WaitGroup
@@ -32,11 +31,12 @@ func Rehearse(ctx context.Context, home *Target, name string, trips int, o migra
 			},
 		})
 	}
-	defer func() {
+	end := func() {
 		m[0].Close()
 		m[1].Close()
 		sessions.Wait()
-	}()
+	}
+	defer end()
 	for i := range 2 * trips {
 		rep, err := m[i%2].Migrate(ctx, name, "rehearsal", o)
 		told(rep)
@@ -45,12 +45,15 @@ func Rehearse(ctx context.Context, home *Target, name string, trips int, o migra
 		}
 		err = fmt.Errorf("move %d: %w", i+1, err)
 		if i%2 == 1 {
-			// Home, whatever was wished.
-			if rep, back := m[1].Migrate(context.Background(), name, "rehearsal", migrate.Options{}); back != nil {
+			// Home, whatever became of it there: it may have powered off. The failed move must have given up its name.
+			end()
+			vm, lost := other.Get(name)
+			if lost == nil {
+				lost = home.Registry.Adopt(vm, other)
+			}
+			if lost != nil {
 				other.Close()
-				return errors.Join(err, fmt.Errorf("vm %s could not be moved back either and is switched off: %w", name, back))
-			} else {
-				told(rep)
+				return errors.Join(err, fmt.Errorf("vm %s could not be taken back and is gone: %w", name, lost))
 			}
 		}
 		return err

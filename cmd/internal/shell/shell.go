@@ -54,7 +54,7 @@ func (c *Call) Show(r Result) error {
 	if !c.JSON {
 		var b bytes.Buffer // whole, so that no line of the log comes between two of its lines
 		r.Text(&b)
-		_, err := c.Out.Write(b.Bytes())
+		_, err := io.WriteString(c.Out, Printable(b.String()))
 		return err
 	}
 	b, err := JSON(r)
@@ -68,7 +68,7 @@ func (c *Call) Show(r Result) error {
 // Printf shows progress or a remark; with -json nothing, so that the output parses.
 func (c *Call) Printf(format string, args ...any) {
 	if !c.JSON {
-		fmt.Fprintf(c.Out, format, args...)
+		io.WriteString(c.Out, Printable(fmt.Sprintf(format, args...)))
 	}
 }
 
