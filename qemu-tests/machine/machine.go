@@ -1,4 +1,5 @@
-// Package machine starts emulated machines: QEMU and Bochs, each behind the same few types.
+// Package machine starts emulated machines: QEMU and Bochs (qemu.go, bochs.go, kvm.go), each behind the same few types. A
+// Console (console.go) is the serial port, to type on and to wait for.
 package machine
 
 import (

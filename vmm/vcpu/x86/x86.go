@@ -1,4 +1,6 @@
-// Package x86 has what both backends know of the processor alike.
+// Package x86 has what both backends know of the processor alike: the rules of registers
+// (x86.go), which barriers it needs against speculation (barrier.go), and what that
+// leaves open (mitigation.go; docs/speculation.md).
 package x86
 
 // Canonical: bits 63:47 are all alike (SDM vol. 1, 3.3.7.1). No CPU model has 5-level
