@@ -19,7 +19,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"os/exec"
 	"os/signal"
 	"regexp"
 	"runtime"
@@ -31,6 +30,7 @@ import (
 
 	"godwit/qemu-tests/debian"
 	"godwit/qemu-tests/guest"
+	"godwit/qemu-tests/job"
 	"godwit/qemu-tests/machine"
 	"godwit/qemu-tests/rig"
 	"godwit/qemu-tests/scenarios"
@@ -62,11 +62,17 @@ func main() {
 	}
 	ctx, cancel := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM, syscall.SIGHUP)
 	defer cancel()
-	if err := run(ctx, flag.Args()[1:]); err != nil {
+	err := run(ctx, flag.Args()[1:])
+	if err != nil && ctx.Err() != nil { // whatever that broke
+		err = errInterrupted
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "qemu-tests:", err)
 		os.Exit(1)
 	}
 }
+
+var errInterrupted = errors.New("interrupted")
 
 // init asks for a signal should `go run`, which started us, be killed: it passes none on, and what we started would go on
 // without anyone to end it.
@@ -109,7 +115,7 @@ func prepare(ctx context.Context) (rig.Files, error) {
 	if err != nil {
 		return rig.Files{}, err
 	}
-	mkimage := exec.CommandContext(ctx, "go", "run", "./boot/mkimage", "-o", "build", "-iso=false", "-module", g.Kernel, "-module", g.Initramfs)
+	mkimage := job.Command(ctx, "go", "run", "./boot/mkimage", "-o", "build", "-iso=false", "-module", g.Kernel, "-module", g.Initramfs)
 	mkimage.Stdout, mkimage.Stderr = os.Stderr, os.Stderr
 	if err := mkimage.Run(); err != nil {
 		return rig.Files{}, fmt.Errorf("build the image: %w", err)
@@ -151,7 +157,7 @@ func test(ctx context.Context, args []string) error {
 	failed := rig.Table(os.Stdout, results)
 	switch {
 	case ctx.Err() != nil:
-		return errors.New("interrupted")
+		return errInterrupted
 	case failed != 0:
 		return fmt.Errorf("%d of %d scenarios failed in %v", failed, len(results), time.Since(begin).Round(time.Second))
 	}
@@ -191,6 +197,9 @@ func bestGround() (machine.Ground, error) {
 // demo prints its verdict on the last line, whatever happens.
 func demo(ctx context.Context, _ []string) error {
 	err := runDemo(ctx)
+	if ctx.Err() != nil {
+		err = errInterrupted // what it broke is of no interest
+	}
 	if err != nil {
 		why, _, _ := strings.Cut(err.Error(), "\n")
 		if why != err.Error() {
@@ -217,9 +226,6 @@ func runDemo(ctx context.Context) error {
 	r := rig.Runner{Scenarios: []*rig.Scenario{scenarios.Demo}, Grounds: []machine.Ground{ground}, Files: files, Dir: logs, Cores: 2, Progress: os.Stdout}
 	res := r.Run(ctx)[0]
 	report(res)
-	if ctx.Err() != nil {
-		return errors.New("interrupted")
-	}
 	if res.Outcome != rig.Passed {
 		return errors.New(res.Why)
 	}
@@ -298,7 +304,7 @@ func soak(ctx context.Context, args []string) error {
 	}
 	switch failed := rig.Table(os.Stdout, results); {
 	case ctx.Err() != nil:
-		return errors.New("interrupted")
+		return errInterrupted
 	case failed != 0:
 		return fmt.Errorf("%d of %d long checks failed", failed, len(results))
 	}

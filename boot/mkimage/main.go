@@ -56,7 +56,12 @@ func run(out, pkg, entry string) error {
 		return err
 	}
 	sym := filepath.Join(out, "godwit.sym")
-	if err := compile(sym, pkg, entry); err != nil {
+	tmp := fmt.Sprintf("%s.new-%d", sym, os.Getpid())
+	defer os.Remove(tmp) // after a failure
+	if err := compile(tmp, pkg, entry); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp, sym); err != nil {
 		return err
 	}
 	f, err := os.Open(sym)
@@ -141,6 +146,7 @@ func compile(out, pkg, entry string) error {
 // writeFile replaces a file whole, so that an emulator started meanwhile reads the old or the new one.
 func writeFile(name string, data []byte) error {
 	tmp := fmt.Sprintf("%s.new-%d", name, os.Getpid())
+	defer os.Remove(tmp) // after a failure
 	if err := os.WriteFile(tmp, data, 0o666); err != nil {
 		return err
 	}

@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"syscall"
+	"time"
 )
 
 // Package is a Debian package, with what it is for.
@@ -58,7 +60,7 @@ func missing(ctx context.Context, want []Package) (names []string, err error) {
 type NeedsRoot struct{ Command string }
 
 func (e NeedsRoot) Error() string {
-	return "some Debian packages are missing and this user may not install them; run:\n\n    " + e.Command + "\n"
+	return "Debian packages are missing, and this user may not install them; run: " + e.Command
 }
 
 // Install installs what is missing of want, as root or through sudo, and reports to progress.
@@ -70,15 +72,26 @@ func Install(ctx context.Context, want []Package, progress io.Writer) error {
 	args := append([]string{"apt-get", "install", "-y", "--no-install-recommends"}, names...)
 	prefix, err := rootPrefix(ctx)
 	if err != nil {
-		return NeedsRoot{"sudo apt-get update && sudo " + strings.Join(args, " ")}
+		return NeedsRoot{asRoot("apt-get update && " + strings.Join(args, " "))}
 	}
 	fmt.Fprintf(progress, "installing %s\n", strings.Join(names, " "))
-	for _, a := range [][]string{{"apt-get", "update"}, args} {
-		if err := run(ctx, append(prefix, a...)...); err != nil {
-			return err
-		}
+	// One archive of many that does not answer makes an update fail; what is wanted may be in another.
+	updated := run(ctx, append(prefix, "apt-get", "update")...)
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err := run(ctx, append(prefix, args...)...); err != nil {
+		return errors.Join(err, updated)
 	}
 	return nil
+}
+
+// asRoot is the command line that runs a command as root here.
+func asRoot(command string) string {
+	if _, err := exec.LookPath("sudo"); err != nil {
+		return "su -c '" + command + "'"
+	}
+	return "sudo sh -c '" + command + "'"
 }
 
 // rootPrefix is what goes before a command to run it as root.
@@ -99,11 +112,17 @@ func rootPrefix(ctx context.Context) ([]string, error) {
 	return append(sudo, "env", "DEBIAN_FRONTEND=noninteractive"), nil
 }
 
+// aptPatience is how long apt may take to end in good order when it is interrupted.
+const aptPatience = 30 * time.Second
+
 // run shows a command's output only if it fails.
 func run(ctx context.Context, args ...string) error {
 	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
+	// Killed, dpkg would leave packages half installed, and sudo leave it running.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = aptPatience
 	if err := cmd.Run(); err != nil {
 		return fmt.Errorf("%s: %w\n%s", strings.Join(args, " "), err, &out)
 	}

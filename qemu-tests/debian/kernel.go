@@ -32,10 +32,21 @@ func Kernel(ctx context.Context, dir string, progress io.Writer) (string, error)
 		return "", err
 	}
 	defer os.RemoveAll(tmp)
-	download := exec.CommandContext(ctx, "apt-get", "download", name)
-	download.Dir = tmp
-	if out, err := download.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("apt-get download %s: %w\n%s", name, err, out)
+	if err := download(ctx, tmp, name); err != nil {
+		// What apt knows may be older than what the archive has.
+		prefix, rootErr := rootPrefix(ctx)
+		if rootErr != nil {
+			return "", fmt.Errorf("%w\nif the archive has no such package any more, run: %s", err, asRoot("apt-get update"))
+		}
+		if updated := run(ctx, append(prefix, "apt-get", "update")...); updated != nil {
+			return "", errors.Join(err, updated)
+		}
+		if name, err = kernelDependency(ctx); err != nil {
+			return "", err
+		}
+		if err := download(ctx, tmp, name); err != nil {
+			return "", err
+		}
 	}
 	debs, err := filepath.Glob(filepath.Join(tmp, "*.deb"))
 	if err != nil || len(debs) != 1 {
@@ -50,6 +61,16 @@ func Kernel(ctx context.Context, dir string, progress io.Writer) (string, error)
 	return path, os.WriteFile(path+".name", []byte(strings.TrimSuffix(filepath.Base(debs[0]), ".deb")+"\n"), 0o666)
 }
 
+// download gets a package's file into dir.
+func download(ctx context.Context, dir, name string) error {
+	cmd := exec.CommandContext(ctx, "apt-get", "download", name)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return fmt.Errorf("apt-get download %s: %w\n%s", name, err, out)
+	}
+	return nil
+}
+
 // kernelDependency asks apt which package KernelPackage stands for, after an update if apt knows nothing yet.
 func kernelDependency(ctx context.Context) (string, error) {
 	ask := func() (string, error) {
@@ -62,7 +83,7 @@ func kernelDependency(ctx context.Context) (string, error) {
 	}
 	prefix, rootErr := rootPrefix(ctx)
 	if rootErr != nil {
-		return "", errors.Join(err, NeedsRoot{"sudo apt-get update"})
+		return "", errors.Join(err, NeedsRoot{asRoot("apt-get update")})
 	}
 	if err := run(ctx, append(prefix, "apt-get", "update")...); err != nil {
 		return "", err
@@ -115,9 +136,11 @@ func writeKernel(t *tar.Reader, path string) error {
 		if err != nil {
 			return err
 		}
-		if err := os.WriteFile(path+".new", data, 0o666); err != nil {
+		tmp := fmt.Sprintf("%s.new-%d", path, os.Getpid())
+		defer os.Remove(tmp) // after a failure
+		if err := os.WriteFile(tmp, data, 0o666); err != nil {
 			return err
 		}
-		return os.Rename(path+".new", path)
+		return os.Rename(tmp, path)
 	}
 }

@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 
 	"godwit/qemu-tests/debian"
 	"godwit/qemu-tests/guest/cpio"
+	"godwit/qemu-tests/job"
 )
 
 // Names of the files, which are also the names of boot modules.
@@ -37,7 +37,9 @@ func Build(ctx context.Context, root string, progress io.Writer) (Files, error) 
 	if err := os.MkdirAll(dir, 0o777); err != nil {
 		return Files{}, err
 	}
-	init := filepath.Join(dir, "init")
+	// Another run in this directory may be reading the files: they are replaced whole.
+	init := filepath.Join(dir, fmt.Sprintf("init.new-%d", os.Getpid()))
+	defer os.Remove(init)
 	if err := compile(ctx, root, init); err != nil {
 		return Files{}, err
 	}
@@ -46,11 +48,16 @@ func Build(ctx context.Context, root string, progress io.Writer) (Files, error) 
 		return Files{}, err
 	}
 	f := Files{Kernel: kernel, Initramfs: filepath.Join(dir, InitramfsName)}
-	return f, os.WriteFile(f.Initramfs, archive, 0o666)
+	tmp := fmt.Sprintf("%s.new-%d", f.Initramfs, os.Getpid())
+	defer os.Remove(tmp) // after a failure
+	if err := os.WriteFile(tmp, archive, 0o666); err != nil {
+		return Files{}, err
+	}
+	return f, os.Rename(tmp, f.Initramfs)
 }
 
 func compile(ctx context.Context, root, out string) error {
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, "./qemu-tests/guest/init")
+	cmd := job.Command(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", out, "./qemu-tests/guest/init")
 	cmd.Dir = root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOOS=linux", "GOARCH=amd64", "GOAMD64=v1")
 	if b, err := cmd.CombinedOutput(); err != nil {

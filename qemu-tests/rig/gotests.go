@@ -7,11 +7,11 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"regexp"
 	"slices"
 	"strings"
-	"time"
+
+	"godwit/qemu-tests/job"
 )
 
 // GoResult is what `go test` did.
@@ -27,10 +27,8 @@ type GoSkip struct{ Package, Test, Why string }
 
 // GoTests runs `go test` on packages. It prints what `go test` would print, as soon as it is known.
 func GoTests(ctx context.Context, w io.Writer, packages ...string) (GoResult, error) {
-	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json"}, packages...)...)
+	cmd := job.Command(ctx, "go", append([]string{"test", "-json"}, packages...)...)
 	cmd.Stderr = os.Stderr
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
-	cmd.WaitDelay = 10 * time.Second
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		return GoResult{}, err

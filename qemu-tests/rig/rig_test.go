@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync/atomic"
@@ -147,5 +149,31 @@ func TestAnAnswerIsReadBetweenLinesOfTheLog(t *testing.T) {
 		if err := readAnswer(text, &v); (err == nil && v.Name == "a") != ok {
 			t.Errorf("%q: %+v, %v", text, v, err)
 		}
+	}
+}
+
+func TestTwoRunsOfAScenarioDoNotShareAFolder(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "logs")
+	free, err := claim(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	log := filepath.Join(dir, "host.serial")
+	if err := os.WriteFile(log, []byte("of the first"), 0o666); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := claim(dir); err == nil || !strings.Contains(err.Error(), "another run") {
+		t.Fatal(err)
+	}
+	if _, err := os.Stat(log); err != nil {
+		t.Fatal(err)
+	}
+	free()
+	if free, err = claim(dir); err != nil {
+		t.Fatal(err)
+	}
+	defer free()
+	if _, err := os.Stat(log); !os.IsNotExist(err) {
+		t.Fatalf("the folder still holds the first run's log: %v", err)
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"godwit/qemu-tests/machine"
 )
 
@@ -47,9 +49,6 @@ func (r *Runner) Run(ctx context.Context) []Result {
 
 func (r *Runner) one(ctx context.Context, s *Scenario, g machine.Ground, out *lines) Result {
 	dir := filepath.Join(r.Dir, slug(s.Name+"-"+g.Name()))
-	if err := os.RemoveAll(dir); err != nil {
-		return Result{Scenario: s.Name, Ground: g.Name(), Outcome: Failed, Why: err.Error()}
-	}
 	label := fmt.Sprintf("%s on %s: ", s.Name, g.Name())
 	res := s.run(ctx, g, r.Files, dir, out.prefixed(label))
 	switch res.Outcome {
@@ -61,6 +60,38 @@ func (r *Runner) one(ctx context.Context, s *Scenario, g machine.Ground, out *li
 		out.printf("%snot run: %s", label, res.Why)
 	}
 	return res
+}
+
+// claim empties the folder for a run's logs and keeps other runs out of it until free is called.
+func claim(dir string) (free func(), err error) {
+	if err := os.MkdirAll(dir, 0o777); err != nil {
+		return nil, err
+	}
+	d, err := os.Open(dir)
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			d.Close()
+		}
+	}()
+	if err := unix.Flock(int(d.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		if err == unix.EWOULDBLOCK {
+			return nil, fmt.Errorf("another run of this is at work in %s: wait for its end, or run this one in another copy of the repository", dir)
+		}
+		return nil, fmt.Errorf("lock %s: %w", dir, err)
+	}
+	old, err := d.Readdirnames(-1)
+	if err != nil {
+		return nil, err
+	}
+	for _, name := range old {
+		if err := os.RemoveAll(filepath.Join(dir, name)); err != nil {
+			return nil, err
+		}
+	}
+	return func() { d.Close() }, nil
 }
 
 func facts(fs []Fact) (s string) {

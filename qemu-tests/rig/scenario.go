@@ -129,6 +129,12 @@ func (s *Scenario) run(ctx context.Context, g machine.Ground, f Files, dir strin
 			return r
 		}
 	}
+	free, err := claim(dir)
+	if err != nil {
+		r.Outcome, r.Why = Failed, err.Error()
+		return r
+	}
+	defer free()
 	limit := s.Limit
 	if limit == 0 {
 		limit = time.Minute
@@ -137,7 +143,7 @@ func (s *Scenario) run(ctx context.Context, g machine.Ground, f Files, dir strin
 	limited, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("took longer than %v", limit))
 	t := &T{Ground: g, Files: f, Dir: dir, log: log}
 	begin := time.Now()
-	err := s.call(limited, t)
+	err = s.call(limited, t)
 	cancel()
 	for _, m := range t.machines {
 		m.Kill()
