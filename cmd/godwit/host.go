@@ -93,6 +93,7 @@ func (h *host) configure() []config.Problem {
 	} else if h.cfg.Module != "" {
 		problems = append(problems, config.Problem{Where: "command line", What: fmt.Sprintf("config: no boot module is named %q; there are %s", name, moduleNames())})
 	}
+	problems = append(problems, h.cfg.Conflicts()...)
 	kernel.SetHaltAtEnd(h.cfg.Panic == "halt")
 	kernel.SetPollIdle(h.cfg.Idle == "poll")
 	return problems

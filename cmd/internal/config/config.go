@@ -4,6 +4,8 @@
 package config
 
 import (
+	"bytes"
+	"encoding/binary"
 	"fmt"
 	"io"
 	"net/netip"
@@ -133,6 +135,15 @@ func setIP(c *Config, v string) error {
 	if err != nil || !p.Addr().Is4() || p.Bits() == 0 {
 		return fmt.Errorf("%q is no IPv4 address with its prefix length, such as 192.0.2.10/24", a)
 	}
+	// RFC 1122, 3.2.1.3: what no host has.
+	addr, host := p.Addr(), ^uint32(0)>>p.Bits()
+	ip := addr.As4()
+	switch low := binary.BigEndian.Uint32(ip[:]) & host; {
+	case addr.IsUnspecified(), addr.IsLoopback(), !addr.IsGlobalUnicast() && !addr.IsLinkLocalUnicast():
+		return fmt.Errorf("%v is no address of a host", addr)
+	case p.Bits() < 31 && (low == 0 || low == host):
+		return fmt.Errorf("%v is the address of the whole network %v or its broadcast address", addr, p.Masked())
+	}
 	n := Net{Mode: "static", Address: p}
 	if hasGW {
 		g, err := netip.ParseAddr(gw)
@@ -187,9 +198,24 @@ func (c *Config) CommandLine(line string) []Problem {
 			continue
 		}
 		name, _, _ := strings.Cut(w, "=")
+		if c.given[name] && name != "run" {
+			ps = append(ps, Problem{"command line", fmt.Sprintf("option %s is given twice: the last one holds", name)})
+		}
 		c.given[name] = true
 	}
+	if more := len(ps) - 2*maxProblems; more > 0 {
+		ps = append(ps[:2*maxProblems], Problem{"command line", fmt.Sprintf("%d more of its options are wrong", more)})
+	}
 	return ps
+}
+
+// Conflicts finds options that do not go together, and settles them.
+func (c *Config) Conflicts() []Problem {
+	if c.Control == 0 || c.Control != c.Migrate {
+		return nil
+	}
+	c.Migrate = 0
+	return []Problem{{"options", fmt.Sprintf("control and migrate are both on port %d: migrate is off; give it another port", c.Control)}}
 }
 
 // ModuleText applies a config module: one option a line, blank lines and lines
@@ -203,6 +229,8 @@ func (c *Config) ModuleText(name string, text []byte) []Problem {
 	}
 	var ps []Problem
 	more := 0
+	seen := map[string]bool{}
+	text = bytes.TrimPrefix(text, []byte("\ufeff")) // as some editors begin a file
 	for i, l := range strings.Split(string(text), "\n") {
 		if len(ps) > maxProblems {
 			more += len(ps) - maxProblems
@@ -236,7 +264,12 @@ func (c *Config) ModuleText(name string, text []byte) []Problem {
 		}
 		if what := c.apply(w); what != "" {
 			ps = append(ps, Problem{at, what})
+			continue
 		}
+		if seen[name] && name != "run" {
+			ps = append(ps, Problem{at, fmt.Sprintf("option %s is given twice: this one holds", name)})
+		}
+		seen[name] = true
 	}
 	if more += max(0, len(ps)-maxProblems); more > 0 {
 		ps = append(ps[:maxProblems], Problem{where, fmt.Sprintf("%d more of its lines are wrong: is it a config at all?", more)})
@@ -256,7 +289,7 @@ func (c *Config) apply(word string) string {
 				return fmt.Sprintf("option %q needs a value: %s", name, o.form)
 			}
 			if err := o.set(c, v); err != nil {
-				return fmt.Sprintf("option %s: %v", name, err)
+				return clip(fmt.Sprintf("option %s: %v", name, err))
 			}
 			return ""
 		}
@@ -266,6 +299,15 @@ func (c *Config) apply(word string) string {
 		known = append(known, o.name)
 	}
 	return fmt.Sprintf("unknown option %s ignored; known are %s", quote(name), strings.Join(known, ", "))
+}
+
+// clip shortens a text that quotes what may be long.
+func clip(s string) string {
+	const most = 400
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most/2], "") + " ... " + strings.ToValidUTF8(s[len(s)-most/2:], "")
 }
 
 // quote shows what may be long, or anything.

@@ -102,3 +102,52 @@ func FuzzConfig(f *testing.F) {
 		}
 	})
 }
+
+func TestAddressesThatNoHostHasAreRefused(t *testing.T) {
+	for v, want := range map[string]string{
+		"127.0.0.1/8": "no address of a host", "0.0.0.0/24": "no address of a host", "224.0.0.1/24": "no address of a host", "255.255.255.255/32": "no address of a host",
+		"10.0.0.0/24": "whole network 10.0.0.0/24", "10.0.0.255/24": "broadcast",
+		"10.0.0.1/24": "", "10.0.0.0/31": "", "10.0.0.0/32": "", "169.254.1.1/16": "", "10.0.0.255/16": "",
+	} {
+		ps := Default().CommandLine("ip=" + v)
+		if want == "" && ps != nil || want != "" && (len(ps) != 1 || !strings.Contains(ps[0].String(), want)) {
+			t.Errorf("%s: %v, want %q", v, ps, want)
+		}
+	}
+}
+
+func TestAnOptionThatIsGivenTwiceIsTold(t *testing.T) {
+	c := Default()
+	ps := c.CommandLine("name=a ip=none name=b run=x run=x")
+	if len(ps) != 1 || !strings.Contains(ps[0].String(), "option name is given twice") || c.Name != "b" {
+		t.Errorf("%v, %+v", ps, c)
+	}
+	c = Default()
+	if ps := c.ModuleText("m", []byte("\ufeffname=a\nrun=x\nrun=x\nname=b\n")); len(ps) != 1 || !strings.Contains(ps[0].String(), "line 4: option name is given twice") || c.Name != "b" {
+		t.Errorf("%v, %+v", ps, c)
+	}
+}
+
+func TestAHugeCommandLineIsToldInAFewLines(t *testing.T) {
+	for _, line := range []string{strings.Repeat("x=y ", 1000), strings.Repeat("run=x ", 1000), "name=" + strings.Repeat("n", 100000), strings.Repeat("x", 100000)} {
+		n := 0
+		for _, p := range Default().CommandLine(line) {
+			n += len(p.String())
+		}
+		if n == 0 || n > 4000 {
+			t.Errorf("%.10s...: told in %d bytes", line, n)
+		}
+	}
+}
+
+func TestTwoServicesOnOnePortAreTold(t *testing.T) {
+	c := Default()
+	c.CommandLine("control=insecure-tcp:99 migrate=insecure-tcp:99")
+	if ps := c.Conflicts(); len(ps) != 1 || c.Control != 99 || c.Migrate != 0 || !strings.Contains(ps[0].String(), "port 99") {
+		t.Errorf("%v, %+v", ps, c)
+	}
+	c.CommandLine("migrate=insecure-tcp")
+	if ps := c.Conflicts(); ps != nil || c.Migrate == 0 {
+		t.Errorf("%v, %+v", ps, c)
+	}
+}
