@@ -67,13 +67,13 @@ func (t *records) claim(r *record, name string, limit int) (busy *record, err er
 	defer t.mu.Unlock()
 	if b := t.byName[name]; b != nil {
 		if b.host != r.host || !t.abortLocked(b) {
-			return nil, fmt.Errorf("another migration of guest %q to this host is in progress", name)
+			return nil, fmt.Errorf("another migration of guest %q to this host is in progress: `migrate list` there shows it, `migrate cancel %s` there ends it", name, name)
 		}
 		b.link.fail(fmt.Errorf("migrate: the source began anew"))
 		return b, nil
 	}
 	if len(t.byName) >= limit {
-		return nil, fmt.Errorf("%d guests are arriving at this host already", limit)
+		return nil, fmt.Errorf("%d guests are arriving at this host already, as many as it takes at once: try again when one is there", limit)
 	}
 	t.byName[name] = r
 	r.name = name

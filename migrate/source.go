@@ -302,7 +302,7 @@ func (g *Migration) greet(ctx context.Context, p purpose) (*link, helloReply, er
 	defer stop()
 	conn, err := g.m.cfg.Dial(dial, g.address)
 	if err != nil {
-		return nil, helloReply{}, fmt.Errorf("migrate: connecting to %s: %w", g.address, err)
+		return nil, helloReply{}, fmt.Errorf("migrate: connecting to %s: %w (is that host up, and does it take machines: migrate=insecure-tcp?)", g.address, err)
 	}
 	l := newLink(ctx, conn, t, func(why error) *PeerError {
 		// Cancelled. After the commit there is nothing to take back.
