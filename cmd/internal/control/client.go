@@ -99,6 +99,7 @@ func Run(ctx context.Context, c net.Conn, cmd Command) (err error) {
 				return err
 			}
 		case frameAlive:
+			send(frameAlive, nil) // so are we; should that fail, the next read says why
 		case frameRaw:
 			if cmd.Raw != nil && len(b) == 1 {
 				cmd.Raw(b[0] == 1)

@@ -10,6 +10,7 @@ import (
 	"net"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -195,5 +196,70 @@ func TestClientsThatAreDroppedDoNotWashOutTheLog(t *testing.T) {
 				t.Fatalf("%q", lines)
 			}
 		}
+	})
+}
+
+// A client whose computer was switched off, or whose line is dead, closes nothing. Its console must not keep its place for
+// as long as TCP hopes.
+func TestAClientThatDoesNotAnswerIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		s := &Server{Host: "test", Shell: testShell(), Log: t.Logf}
+		done := make(chan bool)
+		go func() { s.ServeConn(context.Background(), b); close(done) }()
+		fmt.Fprintf(a, "%s\n", greeting)
+		if _, err := readLine(a); err != nil {
+			t.Fatal(err)
+		}
+		if err := writeFrame(a, frameRequest, []byte(`{"args":["wait"]}`)); err != nil {
+			t.Fatal(err)
+		}
+		var alive atomic.Bool
+		alive.Store(true)
+		go func() { // the line takes all there is
+			for {
+				typ, _, err := readFrame(a)
+				if err != nil {
+					return
+				}
+				if typ == frameAlive && alive.Load() {
+					writeFrame(a, frameAlive, nil)
+				}
+			}
+		}()
+		time.Sleep(10 * aliveTimeout)
+		select {
+		case <-done:
+			t.Fatal("a client that answers was given up")
+		default:
+		}
+		alive.Store(false)
+		time.Sleep(2 * aliveTimeout)
+		select {
+		case <-done:
+		default:
+			t.Error("the command of a client that has gone still runs")
+		}
+		a.Close()
+		<-done
+	})
+}
+
+// The real client answers.
+func TestAClientWaitsForACommandThatTakesLong(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, b := net.Pipe()
+		s := &Server{Host: "test", Shell: testShell(), Log: t.Logf}
+		done := make(chan bool)
+		go func() { s.ServeConn(context.Background(), b); close(done) }()
+		ctx, cancel := context.WithTimeout(context.Background(), 20*aliveTimeout)
+		defer cancel()
+		begin := time.Now()
+		var out bytes.Buffer
+		err := Run(ctx, a, Command{Args: []string{"wait"}, Out: &out})
+		if d := time.Since(begin); d < 20*aliveTimeout || err == nil || !strings.Contains(err.Error(), "cancelled") {
+			t.Errorf("after %v: %v", d, err)
+		}
+		<-done
 	})
 }

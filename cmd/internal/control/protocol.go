@@ -7,6 +7,7 @@
 //	input bytes / cancel  ----------------->   (while the command runs)
 //	                      <-----------------  output bytes ...
 //	                      <-----------------  alive, every few seconds
+//	alive, in answer  -------------------->
 //	                      <-----------------  done {error}
 //
 // One command a connection. Everything after the greeting is frames: type u8,

@@ -100,6 +100,7 @@ func (s *Server) serve(ctx context.Context, c net.Conn) error {
 	go func() { // what the client sends while its command runs
 		defer cancel()
 		defer keys.Close()
+		answers := false
 		for {
 			t, b, err := readFrame(c)
 			if err != nil || t != frameInput && t != frameAlive {
@@ -107,6 +108,10 @@ func (s *Server) serve(ctx context.Context, c net.Conn) error {
 			}
 			if t == frameInput {
 				keys.Write(b)
+			}
+			// A client that answers signs of life is known to be gone when it does not.
+			if answers = answers || t == frameAlive; answers {
+				c.SetReadDeadline(time.Now().Add(aliveTimeout))
 			}
 		}
 	}()
