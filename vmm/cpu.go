@@ -60,6 +60,7 @@ type cpuStats struct {
 	exits     [vcpu.NumReasons]atomic.Uint64
 	injected  atomic.Uint64
 	halted    atomic.Uint64 // nanoseconds
+	resting   atomic.Uint64 // the counter when it halted; 0 while it does not rest
 	entered   atomic.Uint64
 	badMSR    atomic.Uint64
 	rip       atomic.Uint64 // at the last exit that took a while to come
@@ -255,12 +256,14 @@ func (c *cpu) idle() {
 		}
 	}
 	start := c.vm.counter()
+	c.stats.resting.Store(start)
 	c.watch.rest(c.activity == vcpu.Halted && c.regs.RFLAGS&flagIF != 0)
 	c.mode.Store(modeHalted)
 	if c.req.Load() == 0 {
 		sleep(&c.req, wait)
 	}
 	c.mode.Store(modeOut)
+	c.stats.resting.Store(0)
 	c.stats.halted.Add(uint64(c.vm.scale.ns(c.vm.counter() - start)))
 }
 

@@ -501,3 +501,23 @@ func TestInstructionsThatTheModelDoesNotHave(t *testing.T) {
 		vm.Delete()
 	}
 }
+
+func TestAProcessorThatRestsIsShownResting(t *testing.T) {
+	r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+		v.Regs().RFLAGS |= flagIF
+		e.Reason, e.Len = vcpu.ExitHLT, 1
+		return nil
+	})
+	vm := r.vm(t, 1)
+	if vm.Info().CPUs[0].Halted != 0 {
+		t.Error("it rests before it is started")
+	}
+	vm.Start()
+	eventually(t, "the rest is counted while it lasts", func() bool { return vm.Info().CPUs[0].Halted >= 0.05 })
+	vm.Stop(gone)
+	if h := vm.Info().CPUs[0].Halted; h < 0.05 || h != vm.Info().CPUs[0].Halted {
+		t.Errorf("after it was stopped: %v s", h)
+	}
+	vm.Delete()
+	r.leaks(t)
+}

@@ -86,6 +86,6 @@ func (vm *VM) unknownMSR(c *cpu, msr uint32, write bool) {
 // NMI or INIT; for the boot processor that is the guest's end.
 func (vm *VM) haltedForGood(c *cpu) {
 	if c.index == 0 && vm.first(tellHalt) {
-		vm.event("CPU 0 halted with interrupts off: the guest has stopped without powering off")
+		vm.event("CPU 0 halted with interrupts off: the guest has stopped without powering off; `vm reset %s` starts it again", vm.cfg.Name)
 	}
 }

@@ -20,7 +20,7 @@ func (c *cpu) checkHang() {
 	}
 	if d := c.vm.clock.Now() - c.windowSince; d > hangAfter {
 		c.hangTold = true
-		c.vm.event("CPU %d has not taken an interrupt for %d s: it hangs with interrupts off near RIP %#x", c.index, d/nsPerSecond, c.regs.RIP)
+		c.vm.event("CPU %d has not taken an interrupt for %d s: it hangs with interrupts off near RIP %#x; `vm nmi %s` makes many guests say where", c.index, d/nsPerSecond, c.regs.RIP, c.vm.cfg.Name)
 	}
 }
 
@@ -86,6 +86,6 @@ func (vm *VM) allHang(now int64) {
 		}
 	}
 	if vm.first(tellHang) {
-		vm.event("it hangs: for %d s no processor has done anything but spin with interrupts off", int64(hangAfter/nsPerSecond))
+		vm.event("it hangs: for %d s no processor has done anything but spin with interrupts off; `vm nmi %s` makes many guests say where", int64(hangAfter/nsPerSecond), vm.cfg.Name)
 	}
 }

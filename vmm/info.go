@@ -48,6 +48,9 @@ func (vm *VM) Info() Info {
 			Emulated: c.stats.emulated.Load(), BadMSRs: c.stats.badMSR.Load(),
 			Halted: time.Duration(c.stats.halted.Load()).Seconds(),
 		}
+		if since := c.stats.resting.Load(); since != 0 && vm.Status() == Running {
+			x.Halted += time.Duration(vm.scale.ns(vm.counter() - since)).Seconds()
+		}
 		for r := range vcpu.NumReasons {
 			if n := c.stats.exits[r].Load(); n > 0 {
 				x.Exits[r.String()] = n
