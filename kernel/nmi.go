@@ -46,9 +46,8 @@ func handleNMI(c *cpu, f *trapFrame) {
 	atomic.AddUint32(&n.count, 1)
 	if atomic.SwapUint32(&n.raised, 1) != 0 {
 		printStuck(c, f)
-		return
 	}
-	interruptSelfFromNMI()
+	interruptSelfFromNMI() // again too: one raised before there was a local APIC never came
 }
 
 var stuckLock spinlock
