@@ -112,6 +112,10 @@ func (m *Manager) Serve(ln net.Listener) error {
 		select {
 		case room <- struct{}{}:
 		default:
+			// Closed in order it would remain as long as the stranger likes.
+			if l, ok := conn.(interface{ SetLinger(seconds int) error }); ok {
+				l.SetLinger(0)
+			}
 			conn.Close()
 			continue
 		}

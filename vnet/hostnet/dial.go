@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"strconv"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/adapters/gonet"
@@ -54,6 +55,14 @@ func (c *Conn) SetWriteBuffer(bytes int) error {
 	return nil
 }
 
+// SetLinger tells what Close does with what was not delivered yet: below zero it goes on
+// being sent; zero forgets it and resets the connection, of which then nothing remains
+// here, whatever the peer does. The signature is that of net.TCPConn's method.
+func (c *Conn) SetLinger(seconds int) error {
+	c.ep.SocketOptions().SetLinger(tcpip.LingerOption{Enabled: seconds >= 0, Timeout: time.Duration(max(seconds, 0)) * time.Second})
+	return nil
+}
+
 func (n *Net) connect(ctx context.Context, to tcpip.FullAddress) (*Conn, error) {
 	wq := new(waiter.Queue)
 	ep, err := n.stack.NewEndpoint(tcp.ProtocolNumber, ipv4.ProtocolNumber, wq)
@@ -96,7 +105,7 @@ func (n *Net) Listen(network, address string) (net.Listener, error) {
 	if err := n.wait(); err != nil {
 		return fail(err)
 	}
-	l, err := gonet.ListenTCP(n.stack, full(at), ipv4.ProtocolNumber)
+	l, err := n.listen(at)
 	if err != nil {
 		return fail(err)
 	}

@@ -263,3 +263,31 @@ func TestAClientWaitsForACommandThatTakesLong(t *testing.T) {
 		<-done
 	})
 }
+
+// resettable notes how it was closed.
+type resettable struct {
+	net.Conn
+	linger atomic.Int64 // 1 more than what was set
+}
+
+func (r *resettable) SetLinger(seconds int) error { r.linger.Store(int64(seconds) + 1); return nil }
+
+func TestAStrangerLeavesNoConnectionBehind(t *testing.T) {
+	for hello, dropped := range map[string]bool{"GET / HTTP/1.1\n": true, greeting + "\n": false} {
+		a, b := net.Pipe()
+		s := &Server{Host: "test", Shell: testShell(), Log: t.Logf}
+		r := &resettable{Conn: b}
+		ended := make(chan bool)
+		go func() { s.ServeConn(context.Background(), r); close(ended) }()
+		if dropped {
+			io.WriteString(a, hello)
+		} else if err := Run(context.Background(), a, Command{Args: []string{"echo"}, Out: io.Discard}); err != nil {
+			t.Fatal(err)
+		}
+		<-ended
+		if (r.linger.Load() == 1) != dropped {
+			t.Errorf("%q: linger %d", hello, r.linger.Load()-1)
+		}
+		a.Close()
+	}
+}

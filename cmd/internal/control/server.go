@@ -50,7 +50,7 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 			}()
 		default:
 			s.complain("control: %v refused: %d connections are open already", c.RemoteAddr(), limit)
-			c.Close()
+			reset(c)
 		}
 	}
 }
@@ -58,9 +58,22 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 // ServeConn serves one connection and closes it.
 func (s *Server) ServeConn(ctx context.Context, c net.Conn) {
 	defer c.Close()
-	if err := s.serve(ctx, c); err != nil && !errors.Is(err, io.EOF) {
+	err := s.serve(ctx, c)
+	if err != nil {
+		reset(c)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
 		s.complain("control: a client at %v is dropped: %s", c.RemoteAddr(), strings.TrimPrefix(err.Error(), "control: "))
 	}
+}
+
+// reset closes a connection so that nothing of it remains: a stranger that is closed in order can keep it for minutes, and
+// have as many as it likes.
+func reset(c net.Conn) {
+	if l, ok := c.(interface{ SetLinger(seconds int) error }); ok {
+		l.SetLinger(0)
+	}
+	c.Close()
 }
 
 func (s *Server) serve(ctx context.Context, c net.Conn) error {
