@@ -337,11 +337,12 @@ func Help() (l OptionHelp) {
 	return l
 }
 
-// Text is a table.
+// Text is 80 columns wide, as serial terminals are.
 func (l OptionHelp) Text(w io.Writer) {
-	t := &shell.Table{Head: []string{"OPTION", "MEANING"}}
 	for _, o := range l {
-		t.Row(o.Form, o.Meaning)
+		fmt.Fprintln(w, o.Form)
+		for _, line := range shell.Wrap(o.Meaning, 75) {
+			fmt.Fprintf(w, "    %s\n", line)
+		}
 	}
-	t.Text(w)
 }

@@ -81,11 +81,22 @@ func TestAModuleThatIsNoConfigIsToldInAFewLines(t *testing.T) {
 	}
 }
 
+func TestOptionsFitASerialTerminal(t *testing.T) {
+	var b bytes.Buffer
+	Help().Text(&b)
+	for l := range strings.Lines(b.String()) {
+		if len(l) > 80 {
+			t.Errorf("%q", l)
+		}
+	}
+}
+
 func TestEveryOptionIsExplained(t *testing.T) {
 	var b bytes.Buffer
 	Help().Text(&b)
+	text := strings.Join(strings.Fields(b.String()), " ")
 	for _, o := range options {
-		if !strings.Contains(b.String(), o.help) || !strings.HasPrefix(o.form, o.name+"=") {
+		if !strings.Contains(text, o.help) || !strings.HasPrefix(o.form, o.name+"=") {
 			t.Errorf("%s", o.name)
 		}
 	}

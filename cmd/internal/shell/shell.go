@@ -236,7 +236,7 @@ func (o overview) Text(w io.Writer) {
 	}
 	for _, cmd := range o {
 		name := cmd.Name
-		for _, l := range wrap(cmd.Summary, 79-width-2) {
+		for _, l := range Wrap(cmd.Summary, 79-width-2) {
 			fmt.Fprintf(w, "%-*s  %s\n", width, name, l)
 			name = ""
 		}

@@ -49,8 +49,8 @@ func (t *Table) Text(w io.Writer) {
 	}
 }
 
-// wrap cuts text into lines of at most width columns, at blanks.
-func wrap(text string, width int) (lines []string) {
+// Wrap cuts text into lines of at most width columns, at blanks.
+func Wrap(text string, width int) (lines []string) {
 	line := ""
 	for _, word := range strings.Fields(text) {
 		if line != "" && utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > width {
