@@ -264,7 +264,7 @@ func (c *cpu) idle() {
 	}
 	c.mode.Store(modeOut)
 	c.stats.resting.Store(0)
-	c.stats.halted.Add(uint64(c.vm.scale.ns(c.vm.counter() - start)))
+	c.stats.halted.Add(uint64(c.vm.pace.Load().scale.ns(c.vm.counter() - start)))
 }
 
 // inject queues an exception for the instruction at hand. If an event waits

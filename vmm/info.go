@@ -49,7 +49,7 @@ func (vm *VM) Info() Info {
 			Halted: time.Duration(c.stats.halted.Load()).Seconds(),
 		}
 		if since := c.stats.resting.Load(); since != 0 && vm.Status() == Running {
-			x.Halted += time.Duration(vm.scale.ns(vm.counter() - since)).Seconds()
+			x.Halted += time.Duration(vm.pace.Load().scale.ns(vm.counter() - since)).Seconds()
 		}
 		for r := range vcpu.NumReasons {
 			if n := c.stats.exits[r].Load(); n > 0 {

@@ -55,8 +55,8 @@ func (c *cpu) publishClock() {
 	le.PutUint32(b[0:], c.clockVersion)
 	le.PutUint64(b[8:], c.vm.base.tsc+c.tscOffset)
 	le.PutUint64(b[16:], uint64(c.vm.base.ns))
-	le.PutUint32(b[24:], c.vm.scale.mul)
-	b[28] = uint8(c.vm.scale.shift)
+	le.PutUint32(b[24:], c.vm.pace.Load().scale.mul)
+	b[28] = uint8(c.vm.pace.Load().scale.shift)
 	b[29] = clockStable
 	if err := c.vm.ram.WriteAt(b, gpa); err != nil {
 		c.systemTime = 0 // cannot be: enableClock has looked, and RAM stays

@@ -214,7 +214,7 @@ func (vm *VM) run() {
 	// When the clock went on, so must the guest's counters; and not a rounding later, lest they be behind the
 	// time base when the guest reads them.
 	now := min(vm.countAt(stood), vm.counter())
-	vm.base = timeBase{tsc: now, ns: vm.scale.ns(now) + vm.offset}
+	vm.base = timeBase{tsc: now, ns: vm.pace.Load().scale.ns(now) + vm.offset}
 	for _, c := range vm.cpus {
 		c.tscOffset += vm.stoppedAt - now // the time it stood still did not pass
 		c.v.SetTSCOffset(c.tscOffset)

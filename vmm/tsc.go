@@ -16,17 +16,27 @@ import (
 // host's rate and kvmclock says so; a guest that counts on its TSC must notice by itself,
 // and Linux does.
 
+// A pace is how the counter runs: beside the host's TSC, and in nanoseconds. It changes
+// as a whole, because anybody may ask for the time while a machine boots anew.
+type pace struct {
+	ratio vcpu.TSCRatio
+	scale scale
+}
+
 // counter is the machine's counter now.
-func (vm *VM) counter() uint64 { return vm.ratio.Guest(vm.host.TSC()) }
+func (vm *VM) counter() uint64 { return vm.pace.Load().ratio.Guest(vm.host.TSC()) }
 
 // now is the source of the machine's clock: the counter, which it does not call, in nanoseconds.
-func (vm *VM) now() int64 { return vm.scale.ns(vm.ratio.Guest(vm.host.TSC())) }
+func (vm *VM) now() int64 {
+	p := vm.pace.Load()
+	return p.scale.ns(p.ratio.Guest(vm.host.TSC()))
+}
 
 // countAt is the counter at a time of the machine.
-func (vm *VM) countAt(at int64) uint64 { return vm.scale.tsc(at - vm.offset) }
+func (vm *VM) countAt(at int64) uint64 { return vm.pace.Load().scale.tsc(at - vm.offset) }
 
 // hostTSC is the host's TSC at a time of the machine.
-func (vm *VM) hostTSC(at int64) uint64 { return vm.ratio.Host(vm.countAt(at)) }
+func (vm *VM) hostTSC(at int64) uint64 { return vm.pace.Load().ratio.Host(vm.countAt(at)) }
 
 // Rates that a TSC can have. A counter at the highest takes eight years to wrap.
 const (
@@ -53,10 +63,11 @@ func (vm *VM) setTSC(hz uint64) error {
 			return fmt.Errorf("CPU %d: %w", c.index, err)
 		}
 	}
-	vm.ratio, vm.scale = r, newScale(h.TSCHz)
+	p := &pace{r, newScale(h.TSCHz)}
 	if r != vcpu.Unscaled {
-		vm.scale = newScale(hz)
+		p.scale = newScale(hz)
 	}
+	vm.pace.Store(p)
 	vm.tsc.Store(&TSCInfo{Hz: hz, HostHz: h.TSCHz, Scaled: r != vcpu.Unscaled, OffRate: !can})
 	return nil
 }

@@ -233,14 +233,14 @@ func TestDeadlinesAreOnTimeWithAScaledTSC(t *testing.T) {
 		var w world
 		r := w.host(c.host, c.s)
 		vm := r.vm(t, 1)
-		if err := vm.setTSC(c.guest); err != nil || vm.ratio == vcpu.Unscaled {
-			t.Fatalf("%+v: %v, ratio %#x", c, err, uint64(vm.ratio))
+		if err := vm.setTSC(c.guest); err != nil || vm.pace.Load().ratio == vcpu.Unscaled {
+			t.Fatalf("%+v: %v, ratio %#x", c, err, uint64(vm.pace.Load().ratio))
 		}
 		count := int64(1e9/min(c.guest, c.host, 1e9)) + 2 // in nanoseconds: none can be told apart within one
 		for range 10000 {
 			at := rand.Int64N(400 * 86400 * 1e9)
 			h := vm.hostTSC(at)
-			if got := vm.scale.ns(vm.ratio.Guest(h)); got < at || got > at+4*count {
+			if got := vm.pace.Load().scale.ns(vm.pace.Load().ratio.Guest(h)); got < at || got > at+4*count {
 				t.Fatalf("%+v: %d ns is TSC %d, which is %d ns", c, at, h, got)
 			}
 		}

@@ -40,8 +40,7 @@ type VM struct {
 	sums  []fileSum // of files; nil: not computed yet
 	model *cpuid.Model
 
-	scale  scale // of the counter: see tsc.go
-	ratio  vcpu.TSCRatio
+	pace   atomic.Pointer[pace] // of the counter: see tsc.go
 	tsc    atomic.Pointer[TSCInfo]
 	cpuid  *cpuid.Table
 	ram    *ram

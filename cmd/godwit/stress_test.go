@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"godwit/cmd/internal/shell"
 	"godwit/vmm"
 	"godwit/vmm/device/acpipm"
 	"godwit/vmm/device/i8042"
@@ -132,6 +134,21 @@ func TestAllCommandsAtOnce(t *testing.T) {
 	l := &lives{t: t, last: map[uint64]uint64{}}
 	n := network{wrap: newBrittle}
 	hosts := []*hosted{n.add("a", l.guest, 80<<20), n.add("b", l.guest, 80<<20)}
+	for _, h := range hosts {
+		slow := func(ctx context.Context) ([]byte, error) { // a server that is slow, and sometimes has nothing
+			select {
+			case <-time.After(time.Duration(rand.IntN(100)) * time.Millisecond):
+			case <-ctx.Done():
+				return nil, ctx.Err()
+			}
+			if rand.IntN(10) == 0 {
+				return nil, errors.New("no such file")
+			}
+			return vmmtest.Kernel(), nil
+		}
+		h.machines.File = func(ctx context.Context, _ string) ([]byte, error) { return slow(ctx) }
+		h.open = func(c *shell.Call, _ string) ([]byte, error) { return slow(c.Ctx) }
+	}
 	names := []string{"web", "db", "mail"}
 	took := 3 * time.Second
 	if s := os.Getenv("GODWIT_STRESS"); s != "" {
