@@ -70,8 +70,7 @@ func (h *host) run(ctx context.Context) {
 	fmt.Fprintf(h.console, "godwit: ready, %s, %s, up after %d ms\n", h.cfg.Name, h.resources(), h.ready.Milliseconds())
 	go func() {
 		for _, line := range h.cfg.Run {
-			fmt.Fprintf(h.console, "%s%s\n", console.Prompt, line)
-			h.console.Exec(ctx, line)
+			h.console.Background(ctx, line)
 		}
 	}()
 	for {

@@ -112,7 +112,7 @@ var options = []option{
 		c.Guests = v
 		return nil
 	}},
-	{"run", `run="COMMAND"`, "a console command to run at start; may be given several times", func(c *Config, v string) error {
+	{"run", `run="COMMAND"`, "a console command to run at start, beside what is typed and without a keyboard; may be given several times", func(c *Config, v string) error {
 		if v == "" {
 			return fmt.Errorf("no command given")
 		}

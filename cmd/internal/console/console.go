@@ -3,6 +3,7 @@
 package console
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -27,7 +28,7 @@ type Console struct {
 	term *term.Terminal
 
 	mu   sync.Mutex
-	json bool     // a command is showing JSON: the log waits, so that it parses
+	json int      // commands that are showing JSON: the log waits, so that it parses
 	held []string // lines that wait
 }
 
@@ -61,7 +62,7 @@ func (c *Console) complete(line string, pos int, key rune) (string, int, bool) {
 // Log prints a line of the host's log without tearing the line being typed.
 func (c *Console) Log(line string) {
 	c.mu.Lock()
-	if c.json {
+	if c.json > 0 {
 		if len(c.held) < maxHeld {
 			c.held = append(c.held, line)
 		}
@@ -75,13 +76,28 @@ func (c *Console) Log(line string) {
 // hold begins and ends the showing of JSON.
 func (c *Console) hold(on bool) {
 	c.mu.Lock()
-	c.json = on
-	held := c.held
-	c.held = nil
+	if on {
+		c.json++
+	} else {
+		c.json--
+	}
+	var held []string
+	if c.json == 0 {
+		held, c.held = c.held, nil
+	}
 	c.mu.Unlock()
 	for _, l := range held {
 		c.Log(l)
 	}
+}
+
+// holdForJSON holds the log, if args ask for JSON, until what it returns is called.
+func (c *Console) holdForJSON(args []string) (end func()) {
+	if !slices.Contains(args, "-json") && !slices.Contains(args, "--json") {
+		return func() {}
+	}
+	c.hold(true)
+	return func() { c.hold(false) }
 }
 
 // Write prints text above the line being typed.
@@ -114,18 +130,34 @@ func (c *Console) Run(ctx context.Context) error {
 		if err != nil && !errors.Is(err, term.ErrPasteIndicator) {
 			return err
 		}
-		c.Exec(ctx, line)
+		c.exec(ctx, line)
 	}
 }
 
-// Exec runs one line as if it had been typed and prints its error.
-func (c *Console) Exec(ctx context.Context, line string) error {
+// exec runs a line that was typed and prints its error.
+func (c *Console) exec(ctx context.Context, line string) error {
+	return c.tell(line, func(args []string) error { return c.run(ctx, args) })
+}
+
+// Background runs a line that nobody typed, beside what is typed: it has no keyboard, so that ^C, the prompt and the line
+// being typed stay the operator's, and its output stands above that line.
+func (c *Console) Background(ctx context.Context, line string) error {
+	fmt.Fprintf(c.term, "%s%s\n", Prompt, line)
+	return c.tell(line, func(args []string) error {
+		defer c.holdForJSON(args)()
+		out := &lines{w: c.term}
+		defer out.flush()
+		return c.sh.Run(&shell.Call{Ctx: ctx, AtHost: true, Args: args, Out: out})
+	})
+}
+
+func (c *Console) tell(line string, run func(args []string) error) error {
 	args, err := shell.Split(line)
 	if err == nil && len(args) == 0 {
 		return nil
 	}
 	if err == nil {
-		err = c.run(ctx, args)
+		err = run(args)
 	}
 	if err != nil {
 		fmt.Fprintf(c.term, "error: %s\n", shell.Printable(err.Error()))
@@ -151,10 +183,7 @@ func (c *Console) run(ctx context.Context, args []string) error {
 			c.keys.OnInterrupt(cancel)
 		}
 	}
-	if slices.Contains(args, "-json") || slices.Contains(args, "--json") {
-		c.hold(true)
-		defer c.hold(false)
-	}
+	defer c.holdForJSON(args)()
 	out := &output{c: c, raw: &raw}
 	err := c.sh.Run(&shell.Call{Ctx: ctx, AtHost: true, Args: args, Out: out, Input: c.keys, Raw: setRaw})
 	if raw {
@@ -182,4 +211,36 @@ func (o *output) Write(b []byte) (int, error) {
 		return o.c.tty.Write(b)
 	}
 	return o.c.term.Write(b)
+}
+
+// lines passes whole lines on, for what is written beside a line being typed.
+type lines struct {
+	w    io.Writer
+	part []byte
+}
+
+// longestPart is when a line without end is broken.
+const longestPart = 64 << 10
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.part = append(l.part, b...)
+	end := bytes.LastIndexByte(l.part, '\n') + 1
+	if end == 0 && len(l.part) < longestPart {
+		return len(b), nil
+	}
+	if end == 0 {
+		return len(b), l.flush()
+	}
+	_, err := l.w.Write(l.part[:end])
+	l.part = append(l.part[:0], l.part[end:]...)
+	return len(b), err
+}
+
+func (l *lines) flush() error {
+	if len(l.part) == 0 {
+		return nil
+	}
+	_, err := l.w.Write(append(l.part, '\n'))
+	l.part = nil
+	return err
 }

@@ -169,3 +169,56 @@ func TestRawKeysReachTheCommandUntouched(t *testing.T) {
 	io.WriteString(y, "say back\r")
 	y.expect(t, "said <back>")
 }
+
+func TestACommandAtStartLeavesTheConsoleToTheOperator(t *testing.T) {
+	y, c := start(t)
+	io.WriteString(y, "hang\r")
+	y.expect(t, "hanging\r\n")
+	if err := c.Background(context.Background(), "say at start"); err != nil {
+		t.Fatal(err)
+	}
+	y.expect(t, Prompt+"say at start\r\n")
+	y.expect(t, "said <at|start>\r\n")
+	io.WriteString(y, "\x03") // it is still the typed command's
+	y.expect(t, "error: interrupted")
+
+	io.WriteString(y, "say ha")
+	y.expect(t, "say ha")
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Background(ctx, "hang") }()
+	for range 1000 {
+		if strings.Count(y.text(), "hanging\r\n") == 2 {
+			break
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	io.WriteString(y, "lf\r")
+	y.expect(t, "said <half>")
+	cancel()
+	if err := <-ended; err == nil {
+		t.Error("the command at start did not hang")
+	}
+	if err := c.Background(context.Background(), "nonsense"); err == nil {
+		t.Error("no error")
+	}
+	y.expect(t, `error: unknown command "nonsense"`)
+}
+
+func TestOutputBesideALineBeingTypedIsWholeLines(t *testing.T) {
+	var b bytes.Buffer
+	l := &lines{w: &b}
+	for _, c := range []struct{ in, out string }{{"a", ""}, {"b\nc", "ab\n"}, {"\nd\ne", "ab\nc\nd\n"}, {"", "ab\nc\nd\n"}} {
+		if n, err := io.WriteString(l, c.in); n != len(c.in) || err != nil || b.String() != c.out {
+			t.Errorf("%q: %d, %v, %q", c.in, n, err, b.String())
+		}
+	}
+	if l.flush(); b.String() != "ab\nc\nd\ne\n" {
+		t.Errorf("%q", b.String())
+	}
+	b.Reset()
+	l.Write(make([]byte, longestPart))
+	if b.Len() != longestPart+1 {
+		t.Errorf("%d bytes of a line without end", b.Len())
+	}
+}
