@@ -179,3 +179,56 @@ func (l *loseCommit) Write(b []byte) (int, error) {
 	}
 	return l.Conn.Write(b)
 }
+
+// sluggish is a line on which, once the guest stands still, each write takes nearly as long as a write may.
+type sluggish struct {
+	net.Conn
+	g    func() *Migration
+	slow time.Duration
+}
+
+func (s *sluggish) Write(b []byte) (int, error) {
+	if g := s.g(); g != nil && g.State() == Sending {
+		for half := range 2 { // what is taken in between is no silence
+			time.Sleep(s.slow)
+			if half == 0 {
+				if n, err := s.Conn.Write(b[:len(b)/2]); err != nil {
+					return n, err
+				}
+			}
+		}
+		n, err := s.Conn.Write(b[len(b)/2:])
+		return len(b)/2 + n, err
+	}
+	time.Sleep(10 * time.Millisecond) // so that the guest gets to write
+	return s.Conn.Write(b)
+}
+
+// A target that is never silent for too long, and never done, must not keep the guest standing.
+func TestATargetThatDragsItOutIsGivenUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t)
+		p := &pipes{}
+		hs := p.add(w, "a", "b")
+		var g *Migration
+		p.wrap = func(c net.Conn) net.Conn {
+			return &sluggish{c, func() *Migration { return hs[0].m.leavingGuest("g") }, simTiming.Silence * 2 / 5}
+		}
+		hs[0].addGuest("g", load{cpus: 1, burst: 32, pause: 2 * time.Millisecond}, Region{0, 16 << 20})
+		stood := time.Time{}
+		g, err := hs[0].m.Start("g", "b", Options{MaxRounds: 1, Notify: func(r Report) {
+			if r.State == "Sending" {
+				stood = time.Now()
+			}
+		}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		<-g.Done()
+		if d := time.Since(stood); g.State() != Failed || w.where("g") != hs[0] || d > 2*simTiming.Step || !strings.Contains(g.Report().Error, "stood still") {
+			t.Errorf("%v after the guest stood still for %v: %v", g.State(), d, g.Report().Error)
+		}
+		time.Sleep(2 * simTiming.Step)
+		p.end(w)
+	})
+}

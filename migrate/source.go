@@ -260,7 +260,22 @@ func (g *Migration) untilPrepared() (*link, error) {
 	g.paused = true
 	g.part(func(d *Downtime) *time.Duration { return &d.Pause })
 	g.enter(Sending)
+	defer g.boundStanding(l)()
 	return l, g.rest(l)
+}
+
+// boundStanding gives the target up should the guest stand still for much longer than
+// foretold. Each of the target's steps has its time, and each write to it; but one that
+// takes all the time it gets, again and again, would keep the guest for many minutes.
+// Sums of all pages take as long as there is memory, and who wants them wants that.
+func (g *Migration) boundStanding(l *link) (stop func() bool) {
+	if g.opts.Verify {
+		return func() bool { return false }
+	}
+	limit := g.m.cfg.Timing.Step + 2*g.line.estimate(g.left)
+	return time.AfterFunc(limit, func() {
+		l.fail(fmt.Errorf("migrate: %w: guest %q has stood still for %v, and the target has not taken over", errStuck, g.machine.Name, limit.Round(time.Millisecond)))
+	}).Stop
 }
 
 // part ends a part of the downtime.
