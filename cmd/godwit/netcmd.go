@@ -94,6 +94,9 @@ func (s netStatus) Text(w io.Writer) {
 			}
 		}
 		t.Row("  address", addr+" ("+i.Method+")")
+		if i.Conflict != "" {
+			t.Row("  CONFLICT", i.Conflict)
+		}
 		if i.Gateway != "" {
 			t.Row("  gateway", i.Gateway)
 		}

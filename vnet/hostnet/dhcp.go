@@ -45,7 +45,7 @@ var errRefused = errors.New("the DHCP server refused (DHCPNAK)")
 // states of RFC 2131 4.4, figure 5. The random delay before the first message,
 // meant for many machines powered on at once, is left out.
 func (i *iface) runDHCP(ctx context.Context) {
-	wait := dhcpFirstWait
+	wait, told := dhcpFirstWait, false
 	for ctx.Err() == nil {
 		if !i.waitLink(ctx) {
 			return
@@ -55,13 +55,17 @@ func (i *iface) runDHCP(ctx context.Context) {
 		if err != nil {
 			wait = min(2*wait, dhcpLastWait)
 			i.tell(fmt.Sprintf("asking DHCP for an address: %v", err))
+			if !told && ctx.Err() == nil { // once: `net` shows what is new
+				told = true
+				i.net.logf("%s: no address yet: asking DHCP for one: %v; going on asking", i.name, err)
+			}
 			// A server that refuses at once is not asked again at once.
 			if i.pause(ctx, time.Until(next)) {
 				wait = dhcpFirstWait
 			}
 			continue
 		}
-		wait = dhcpFirstWait
+		wait, told = dhcpFirstWait, false
 		if err := i.apply(l, "got"); err != nil {
 			i.tell(err.Error())
 			i.pause(ctx, dhcpLastWait)

@@ -29,6 +29,7 @@ const (
 // room is queued, and TransmitReady goes on with it.
 type endpoint struct {
 	linkChanged func(nic.Link)
+	conflicts   conflicts
 
 	nic  nic.Interface // set before the endpoint is attached
 	mac  tcpip.LinkAddress
@@ -110,6 +111,7 @@ func (e *endpoint) packet(f *frame.Frame) *stack.PacketBuffer {
 			}
 		}
 	case header.ARPProtocolNumber:
+		e.conflicts.look(header.ARP(ip), string(e.mac))
 	default:
 		return nil
 	}

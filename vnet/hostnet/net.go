@@ -132,6 +132,7 @@ func (n *Net) add(device string, open opener, aliases ...string) error {
 	}
 	i.cfg = n.configOf(append(aliases, i.name)...)
 	i.ep = newEndpoint(i.linkChanged)
+	i.ep.conflicts.told = func(c conflict) { n.logf("%s: %v", i.name, c) }
 	n.ifaces = append(n.ifaces, i)
 	if i.cfg.Off {
 		i.problem = "off, as configured"
@@ -225,6 +226,9 @@ func (i *iface) setAddress(p netip.Prefix, gateway netip.Addr, dns []netip.Addr,
 			return fmt.Errorf("the stack refuses address %v: %v", p, err)
 		}
 	}
+	if p != i.address {
+		i.ep.conflicts.hold(p.Addr())
+	}
 	i.address, i.gateway, i.dns, i.lease, i.problem = p, gateway, dns, l, ""
 	i.net.route()
 	i.net.notify()
@@ -237,6 +241,7 @@ func (i *iface) removeAddress() {
 		return
 	}
 	i.net.stack.RemoveAddress(i.id, tcpip.AddrFrom4(i.address.Addr().As4()))
+	i.ep.conflicts.hold(netip.Addr{})
 	i.address, i.gateway, i.dns, i.lease = netip.Prefix{}, netip.Addr{}, nil, nil
 	i.net.route()
 	i.net.notify()

@@ -28,6 +28,8 @@ type InterfaceStatus struct {
 	// Server and LeaseEnds are of the DHCP lease.
 	Server    string     `json:"server,omitempty"`
 	LeaseEnds *time.Time `json:"lease_ends,omitempty"`
+	// Conflict says who else uses the address.
+	Conflict string `json:"conflict,omitempty"`
 	// Problem says why there is no address.
 	Problem  string            `json:"problem,omitempty"`
 	Counters map[string]uint64 `json:"counters"`
@@ -98,7 +100,7 @@ func (i *iface) status() InterfaceStatus {
 	}
 	s.MAC, s.MTU = i.nic.MAC().String(), i.nic.MTU()
 	if i.address.IsValid() {
-		s.Address = i.address.String()
+		s.Address, s.Conflict = i.address.String(), i.ep.conflicts.now()
 	}
 	if i.gateway.IsValid() {
 		s.Gateway = i.gateway.String()
