@@ -49,6 +49,9 @@ func (h *host) cmdSelftestKernel(c *shell.Call) error {
 	if !r.OK() {
 		return errors.New("selftest kernel: a result was wrong")
 	}
+	if err := c.Ctx.Err(); err != nil { // what was right until then is shown
+		return err
+	}
 	return nil
 }
 

@@ -67,8 +67,8 @@ type httpAnswer struct {
 func (a *httpAnswer) Read(b []byte) (int, error) {
 	a.conn.begin()
 	n, err := a.body.Read(b)
-	if err != nil && err != io.EOF && a.ctx.Err() != nil {
-		err = a.ctx.Err()
+	if err != nil && a.ctx.Err() != nil {
+		err = a.ctx.Err() // the host's stack ends a closed connection with io.EOF, which is not the file's end
 	}
 	return n, err
 }

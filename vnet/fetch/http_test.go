@@ -2,7 +2,10 @@ package fetch
 
 import (
 	"bufio"
+	"context"
+	"errors"
 	"io"
+	"net"
 	"strings"
 	"testing"
 )
@@ -75,4 +78,53 @@ func FuzzHTTPAnswer(f *testing.F) {
 			t.Errorf("status %d", a.status)
 		}
 	})
+}
+
+// quietNetwork is a network whose closed connections end with io.EOF, as the host's stack does it.
+type quietNetwork struct{ loopback }
+
+type quietConn struct{ net.Conn }
+
+func (n quietNetwork) DialContext(ctx context.Context, network, address string) (net.Conn, error) {
+	c, err := n.loopback.DialContext(ctx, network, address)
+	return quietConn{c}, err
+}
+
+func (c quietConn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if errors.Is(err, net.ErrClosed) {
+		err = io.EOF
+	}
+	return n, err
+}
+
+func TestACancelledTransferIsNoWholeFile(t *testing.T) {
+	for _, length := range []string{"", "Content-Length: 100\r\n"} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		go func() {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			c.Read(make([]byte, 4096))
+			io.WriteString(c, "HTTP/1.1 200 OK\r\n"+length+"\r\nhalf")
+			c.Read(make([]byte, 1)) // until the client goes
+		}()
+		began := func(done, _ int64) {
+			if done > 0 {
+				cancel()
+			}
+		}
+		b, err := (&Client{Net: quietNetwork{}, Progress: began}).Get(ctx, "http://"+l.Addr().String()+"/x")
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("%q: %q, %v", length, b, err)
+		}
+		cancel()
+		l.Close()
+	}
 }
