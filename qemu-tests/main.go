@@ -223,7 +223,7 @@ func runDemo(ctx context.Context) error {
 		return err
 	}
 	fmt.Printf("ground: %s (%s)\n", ground.Name(), ground.Vendor())
-	r := rig.Runner{Scenarios: []*rig.Scenario{scenarios.Demo}, Grounds: []machine.Ground{ground}, Files: files, Dir: logs, Cores: 2, Progress: os.Stdout}
+	r := rig.Runner{Scenarios: []*rig.Scenario{scenarios.Demo}, Grounds: []machine.Ground{ground}, Files: files, Dir: logs, Cores: 2, Progress: os.Stdout, Alone: true}
 	res := r.Run(ctx)[0]
 	report(res)
 	if res.Outcome != rig.Passed {

@@ -177,3 +177,15 @@ func TestTwoRunsOfAScenarioDoNotShareAFolder(t *testing.T) {
 		t.Fatalf("the folder still holds the first run's log: %v", err)
 	}
 }
+
+func TestAScenarioAloneIsNotNamedInEveryLine(t *testing.T) {
+	s := &Scenario{Name: "s", Run: func(_ context.Context, t *T) error { t.Logf("begun"); return nil }}
+	for alone, want := range map[bool]string{true: "0.0  begun\n", false: "0.0  s on G: begun\n"} {
+		var b strings.Builder
+		r := Runner{Scenarios: []*Scenario{s}, Grounds: []machine.Ground{fakeGround{"G", nil}}, Dir: t.TempDir(), Cores: 1, Progress: &b, Alone: alone}
+		r.Run(t.Context())
+		if got := strings.TrimLeft(b.String(), " "); !strings.HasPrefix(got, want) || alone && strings.Count(got, "\n") != 1 {
+			t.Errorf("alone %v: %q", alone, got)
+		}
+	}
+}

@@ -22,6 +22,8 @@ type Runner struct {
 	Dir       string // logs go to Dir/SCENARIO-GROUND
 	Cores     int
 	Progress  io.Writer
+	// Alone: there is one scenario on one ground, whose lines need not say so, and whose facts the caller prints.
+	Alone bool
 }
 
 // Run runs everything and returns the results in the order of the scenarios and grounds.
@@ -50,13 +52,17 @@ func (r *Runner) Run(ctx context.Context) []Result {
 func (r *Runner) one(ctx context.Context, s *Scenario, g machine.Ground, out *lines) Result {
 	dir := filepath.Join(r.Dir, slug(s.Name+"-"+g.Name()))
 	label := fmt.Sprintf("%s on %s: ", s.Name, g.Name())
+	if r.Alone {
+		label = ""
+	}
 	res := s.run(ctx, g, r.Files, dir, out.prefixed(label))
-	switch res.Outcome {
-	case Passed:
+	switch {
+	case r.Alone:
+	case res.Outcome == Passed:
 		out.printf("%spassed in %.1f s%s", label, res.Took.Seconds(), facts(res.Facts))
-	case Failed:
+	case res.Outcome == Failed:
 		out.printf("%sFAILED after %.1f s: %s", label, res.Took.Seconds(), res.Why)
-	case NotRun:
+	case res.Outcome == NotRun:
 		out.printf("%snot run: %s", label, res.Why)
 	}
 	return res
