@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -60,6 +61,7 @@ func (h *host) file(c *shell.Call, name string) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: the network is not up: %w", name, err)
 	}
+	debug.FreeOSMemory() // an earlier file that nobody has any more does not make this one's share smaller
 	limit, release := fetching.take(kernel.Memory().Free)
 	defer release()
 	last := time.Now()

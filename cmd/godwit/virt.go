@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"runtime/debug"
 	"time"
 
 	"godwit/cmd/internal/shell"
@@ -62,7 +63,12 @@ func (physMemory) Alloc(size, align uint64) (mem.Block, error) {
 }
 
 func (physMemory) Fits(size uint64) error {
-	if free := kernel.Memory().Free; free < size+hostReserve {
+	free := kernel.Memory().Free
+	if free < size+hostReserve {
+		debug.FreeOSMemory() // garbage of the host's own, such as a file that was fetched and refused
+		free = kernel.Memory().Free
+	}
+	if free < size+hostReserve {
 		return fmt.Errorf("%s are wanted; %s are free here, of which the host keeps %s", shell.Bytes(size), shell.Bytes(free), shell.Bytes(hostReserve))
 	}
 	return nil
