@@ -9,7 +9,7 @@ import (
 
 func TestOptions(t *testing.T) {
 	o, complaints := parseOptions("console=ttyS0 guest=shell guest.mem=96M guest.rate=0 guest.report=250ms quiet\n")
-	if want := (options{modeShell, 96 << 20, 0, 250 * time.Millisecond, false}); o != want || len(complaints) != 0 {
+	if want := (options{modeShell, 96 << 20, 0, 250 * time.Millisecond}); o != want || len(complaints) != 0 {
 		t.Errorf("got %+v %q, want %+v and no complaint", o, complaints, want)
 	}
 	defaults, _ := parseOptions("")
@@ -101,25 +101,6 @@ func TestKernelTroubleIsRecognised(t *testing.T) {
 		if got, _ := trouble(record); got != want {
 			t.Errorf("%q gives %q, want %q", record, got, want)
 		}
-	}
-}
-
-func TestOnlyAChangeOfTheTSCsRateIsAllowedByOption(t *testing.T) {
-	for text, want := range map[string]bool{
-		"clocksource: timekeeping watchdog on CPU0: Marking clocksource 'tsc' as unstable because the skew is too large:":       true,
-		"tsc: Marking TSC unstable due to clocksource watchdog":                                                                 true,
-		"clocksource: timekeeping watchdog on CPU0: Marking clocksource 'kvm-clock' as unstable because the skew is too large:": false,
-		"watchdog: BUG: soft lockup - CPU#0 stuck for 22s!":                                                                     false,
-	} {
-		if got := aboutTSC(text); got != want {
-			t.Errorf("%q: %v", text, got)
-		}
-	}
-	if o, complaints := parseOptions("guest.tsc=any"); !o.anyTSC || complaints != nil {
-		t.Errorf("%+v, %q", o, complaints)
-	}
-	if o, complaints := parseOptions("guest.tsc=some"); o.anyTSC || len(complaints) != 1 {
-		t.Errorf("%+v, %q", o, complaints)
 	}
 }
 

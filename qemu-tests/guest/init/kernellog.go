@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -36,15 +35,6 @@ func tookTooLong(text string) bool {
 	return err != nil || time.Duration(ns) >= muchTime
 }
 
-// unlike is what Linux writes when the TSC's rate changes under it. That is trouble on one host. After a move to a host with
-// another rate it is the truth: the machine was never promised an invariant TSC, and takes its time from kvmclock.
-var unlike = []string{"Marking clocksource 'tsc' as unstable", "Marking TSC unstable due to clocksource watchdog"}
-
-// aboutTSC tells whether a line is one of unlike.
-func aboutTSC(text string) bool {
-	return slices.ContainsFunc(unlike, func(u string) bool { return strings.Contains(text, u) })
-}
-
 // trouble returns the text of a record of /dev/kmsg ("prefix;text") if it reports one.
 func trouble(record string) (string, bool) {
 	_, text, _ := strings.Cut(record, ";")
@@ -60,8 +50,8 @@ func trouble(record string) (string, bool) {
 	return "", false
 }
 
-// watchKernelLog reads the kernel's log from its beginning, for ever. If anyTSC, the TSC may change its rate.
-func watchKernelLog(anyTSC bool, fail func(error)) {
+// watchKernelLog reads the kernel's log from its beginning, for ever.
+func watchKernelLog(fail func(error)) {
 	f, err := os.Open("/dev/kmsg")
 	if err != nil {
 		fail(err)
@@ -83,9 +73,6 @@ func watchKernelLog(anyTSC bool, fail func(error)) {
 		text, _, _ = strings.Cut(text, "\n")
 		_, bad := trouble(string(buf[:n]))
 		switch {
-		case bad && anyTSC && aboutTSC(text):
-			say("remark: kernel said: %s", text)
-			explain = details
 		case bad:
 			fail(fmt.Errorf("kernel said: %s", text))
 			explain = details

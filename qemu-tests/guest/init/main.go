@@ -8,7 +8,6 @@
 //	guest.mem=64M   workload: memory to work on (default: half of what is free)
 //	guest.rate=2000 workload: pages written each second (0: as fast as it goes)
 //	guest.report=1s workload: time between verdicts
-//	guest.tsc=any   workload: the TSC may change its rate, as it does between unlike hosts; steps back stay errors
 //
 // Its lines begin "guest: "; a verdict is one line of key=value pairs (see report.go).
 package main

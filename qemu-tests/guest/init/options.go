@@ -22,7 +22,6 @@ type options struct {
 	mem    uint64 // bytes to work on; 0: half of what is free
 	rate   int    // pages written each second; 0: no limit
 	report time.Duration
-	anyTSC bool // it may change its rate
 }
 
 // parseOptions reads the kernel's command line. What it cannot use is named and leaves the default.
@@ -45,10 +44,6 @@ func parseOptions(cmdline string) (o options, complaints []string) {
 			err = set(&o.rate, value, parseCount)
 		case "guest.report":
 			err = set(&o.report, value, parseInterval)
-		case "guest.tsc":
-			if o.anyTSC = value == "any"; !o.anyTSC {
-				err = fmt.Errorf("is not any")
-			}
 		default:
 			if strings.HasPrefix(key, "guest.") {
 				err = fmt.Errorf("is not known")

@@ -60,7 +60,7 @@ func workload(o options) {
 		}()
 	}
 	go w.signalLoop()
-	go watchKernelLog(o.anyTSC, w.verdict.fail)
+	go watchKernelLog(w.verdict.fail)
 	commands := make(chan string)
 	go readCommands(commands)
 	for every := time.NewTicker(o.report); ; {
