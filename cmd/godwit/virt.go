@@ -50,7 +50,9 @@ func openBackend(g x86.Guests) (vcpu.Backend, error) {
 type physMemory struct{}
 
 // hostReserve is what machines may not have: the host's own heap and tables live on it, and without it the host ends.
-const hostReserve = 32 << 20
+// The runtime may let the heap grow to 32 MiB before it collects (kernel/heaplimit.go), and passes that for a moment, as when
+// packets to neighbours that do not answer and pieces of packets wait: with no more than that left, a flood of them ended the host.
+const hostReserve = 64 << 20
 
 func (physMemory) Alloc(size, align uint64) (mem.Block, error) {
 	if size >= 2<<20 {

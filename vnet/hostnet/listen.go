@@ -15,7 +15,7 @@ import (
 
 // backlog is how many connections may be half open, and how many wait to be accepted.
 // Each takes some 9 KB; beyond it the stack answers with SYN cookies (RFC 4987 3.6),
-// which take nothing. A host whose memory is its guests' has 32 MiB to spare.
+// which take nothing. A host whose memory is its guests' has 64 MiB to spare.
 const backlog = 128
 
 // listener accepts TCP connections.
