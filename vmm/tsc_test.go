@@ -36,7 +36,7 @@ func (w *world) host(hz uint64, s vcpu.TSCScaling) *rig {
 		return nil
 	})
 	r.b.Caps = vcpu.Capabilities{GuestPhysBits: 46, XCR0: 3, Page2M: true, TSCScaling: s}
-	r.CPU = cpuid.NewHost(richCPU, r.b.Capabilities())
+	r.CPU = cpuid.NewHost(fakecpu.CPUID, r.b.Capabilities())
 	up := rand.Uint64N(1e15)
 	r.TSCHz = hz
 	r.TSC = func() uint64 {

@@ -19,27 +19,9 @@ import (
 	"godwit/vmm/vcpu"
 )
 
-// lockedMem is mem.Simulated for many goroutines.
-type lockedMem struct {
-	mu sync.Mutex
-	mem.Simulated
-}
-
-func (m *lockedMem) Alloc(size, align uint64) (mem.Block, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.Simulated.Alloc(size, align)
-}
-
-func (m *lockedMem) Free(b mem.Block) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.Simulated.Free(b)
-}
-
 // boundedMem knows how much it has.
 type boundedMem struct {
-	*lockedMem
+	*mem.Simulated
 	t    *testing.T
 	free uint64
 }
@@ -55,35 +37,22 @@ func (m boundedMem) Alloc(size, align uint64) (mem.Block, error) {
 	if size >= chunkSize && m.free < 16<<20 {
 		m.t.Error("memory is taken for a machine that does not fit")
 	}
-	return m.lockedMem.Alloc(size, align)
-}
-
-// richCPU answers CPUID as a processor that has everything.
-func richCPU(leaf, sub uint32) (a, b, c, d uint32) {
-	switch leaf {
-	case 0:
-		return 0x20, 0, 0, 0
-	case 0x80000000:
-		return 0x80000021, 0, 0, 0
-	case 0x80000008:
-		return 46, 0, 0, 0
-	}
-	return ^uint32(0), ^uint32(0), ^uint32(0), ^uint32(0)
+	return m.Simulated.Alloc(size, align)
 }
 
 type rig struct {
 	*Host
 	b   *fakecpu.Backend
-	mem *lockedMem
+	mem *mem.Simulated
 	mu  sync.Mutex
 	log []string
 }
 
 func newRig(p fakecpu.Program) *rig {
-	r := &rig{b: &fakecpu.Backend{Program: p}, mem: new(lockedMem)}
+	r := &rig{b: &fakecpu.Backend{Program: p}, mem: new(mem.Simulated)}
 	start := time.Now()
 	r.Host = &Host{
-		Backend: r.b, Memory: r.mem, CPU: cpuid.NewHost(richCPU, r.b.Capabilities()),
+		Backend: r.b, Memory: r.mem, CPU: cpuid.NewHost(fakecpu.CPUID, r.b.Capabilities()),
 		TSC: func() uint64 { return uint64(time.Since(start)) + 12345678 }, TSCHz: 1e9,
 		WallClock: time.Now,
 		Log: func(s string) {

@@ -2,7 +2,10 @@
 // host, ordinary memory in tests on Linux.
 package mem
 
-import "fmt"
+import (
+	"fmt"
+	"sync"
+)
 
 // A Block is physically contiguous host memory.
 type Block struct {
@@ -23,8 +26,9 @@ type Bounded interface {
 }
 
 // Simulated is an Allocator for tests: addresses are made up but unique, and
-// Live tells what was not freed.
+// Live tells what was not freed. Many goroutines may use it.
 type Simulated struct {
+	mu   sync.Mutex
 	next uint64
 	live map[uint64]uint64
 	// Limit bounds the live bytes; zero means 1 TiB.
@@ -32,7 +36,9 @@ type Simulated struct {
 }
 
 func (s *Simulated) Alloc(size, align uint64) (Block, error) {
-	if s.Limit != 0 && s.Live()+size > s.Limit {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.Limit != 0 && s.sum()+size > s.Limit {
 		return Block{}, fmt.Errorf("mem: no %d contiguous bytes left", size)
 	}
 	if s.live == nil {
@@ -47,6 +53,8 @@ func (s *Simulated) Alloc(size, align uint64) (Block, error) {
 }
 
 func (s *Simulated) Free(b Block) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if s.live[b.Phys] != uint64(len(b.Data)) {
 		panic(fmt.Sprintf("mem: block %#x+%#x was not allocated", b.Phys, len(b.Data)))
 	}
@@ -54,7 +62,13 @@ func (s *Simulated) Free(b Block) {
 }
 
 // Live is the number of bytes allocated and not freed.
-func (s *Simulated) Live() (n uint64) {
+func (s *Simulated) Live() uint64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.sum()
+}
+
+func (s *Simulated) sum() (n uint64) {
 	for _, v := range s.live {
 		n += v
 	}

@@ -4,7 +4,6 @@ package vmmtest
 
 import (
 	"encoding/binary"
-	"sync"
 	"time"
 
 	"godwit/vmm"
@@ -24,25 +23,7 @@ type Program = fakecpu.Program
 type Host struct {
 	*vmm.Host
 	backend *fakecpu.Backend
-	memory  lockedMemory
-}
-
-// lockedMemory is mem.Simulated for many goroutines.
-type lockedMemory struct {
-	mu sync.Mutex
-	mem.Simulated
-}
-
-func (m *lockedMemory) Alloc(size, align uint64) (mem.Block, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.Simulated.Alloc(size, align)
-}
-
-func (m *lockedMemory) Free(b mem.Block) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.Simulated.Free(b)
+	memory  mem.Simulated
 }
 
 // New makes a host with so much memory for guests; zero: 1 TiB.
@@ -51,31 +32,16 @@ func New(p Program, memory uint64) *Host {
 	h.memory.Limit = memory
 	start := time.Now()
 	h.Host = &vmm.Host{
-		Backend: h.backend, Memory: &h.memory, CPU: cpuid.NewHost(everything, h.backend.Capabilities()),
+		Backend: h.backend, Memory: &h.memory, CPU: cpuid.NewHost(fakecpu.CPUID, h.backend.Capabilities()),
 		TSC: func() uint64 { return uint64(time.Since(start)) + 12345678 }, TSCHz: 1e9, WallClock: time.Now, Quiet: true,
 	}
 	return h
 }
 
-// everything answers CPUID as a processor that has all there is.
-func everything(leaf, sub uint32) (a, b, c, d uint32) {
-	switch leaf {
-	case 0:
-		return 0x20, 0, 0, 0
-	case 0x80000000:
-		return 0x80000021, 0, 0, 0
-	case 0x80000008:
-		return 46, 0, 0, 0
-	}
-	return ^uint32(0), ^uint32(0), ^uint32(0), ^uint32(0)
-}
-
 // Left is what has not been given back.
 func (h *Host) Left() (spaces, vcpus int, bytes uint64) {
 	spaces, vcpus = h.backend.Open()
-	h.memory.mu.Lock()
-	defer h.memory.mu.Unlock()
-	return spaces, vcpus, uint64(h.memory.Live())
+	return spaces, vcpus, h.memory.Live()
 }
 
 // Kernel is a flat Multiboot image of a few bytes at 1 MiB.
