@@ -81,9 +81,10 @@ func hello(c net.Conn, rest ...string) {
 }
 
 const (
-	frameOut   = 4
-	frameAlive = 5
-	frameDone  = 6
+	frameCancel = 3
+	frameOut    = 4
+	frameAlive  = 5
+	frameDone   = 6
 )
 
 func TestWhoeverAnswersTheProgramEndsAndSaysWhatIsWrong(t *testing.T) {
@@ -117,9 +118,13 @@ func TestAHostThatDoesNotCancelIsLeftAtTheSecondInterrupt(t *testing.T) {
 	cancelled := make(chan bool, 1)
 	addr := answering(t, func(c net.Conn) {
 		hello(c, frame(frameOut, "busy\n"), frame(frameAlive, ""))
-		c.Read(make([]byte, 16)) // the wish to cancel
+		for b := make([]byte, 5); b[0] != frameCancel; { // it says that it is alive, too
+			if _, err := io.ReadFull(c, b); err != nil {
+				return
+			}
+		}
 		cancelled <- true
-		c.Read(make([]byte, 16))
+		io.Copy(io.Discard, c)
 	})
 	cmd := program(t, "-host", addr, "selftest")
 	var complaint bytes.Buffer
