@@ -56,17 +56,33 @@ func strangeTimes() string {
 		{syscall.Timespec{Nsec: 1}, syscall.ETIMEDOUT},
 	} {
 		var word uint32
-		if _, _, err := syscall.Syscall6(syscall.SYS_FUTEX, uintptr(unsafe.Pointer(&word)), 0, 0, uintptr(unsafe.Pointer(&c.t)), 0, 0); err != c.want {
+		if err := undisturbed(func() syscall.Errno {
+			_, _, err := syscall.Syscall6(syscall.SYS_FUTEX, uintptr(unsafe.Pointer(&word)), 0, 0, uintptr(unsafe.Pointer(&c.t)), 0, 0)
+			return err
+		}); err != c.want {
 			return fmt.Sprintf("futex with timeout %+v: error %d, want %d", c.t, err, c.want)
 		}
 		if c.want != syscall.EINVAL {
 			c.want = 0
 		}
-		if _, _, err := syscall.Syscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&c.t)), 0, 0); err != c.want {
+		if err := undisturbed(func() syscall.Errno {
+			_, _, err := syscall.Syscall(syscall.SYS_NANOSLEEP, uintptr(unsafe.Pointer(&c.t)), 0, 0)
+			return err
+		}); err != c.want {
 			return fmt.Sprintf("nanosleep of %+v: error %d, want %d", c.t, err, c.want)
 		}
 	}
 	return ""
+}
+
+// undisturbed repeats a call that a signal cut short: on Linux the runtime preempts with signals.
+func undisturbed(call func() syscall.Errno) (err syscall.Errno) {
+	for range 100 {
+		if err = call(); err != syscall.EINTR {
+			break
+		}
+	}
+	return err
 }
 
 // piecewise maps five pages and takes them apart: one is unmapped, one is protected and
