@@ -19,6 +19,7 @@ type Backend struct {
 	mem   mem.Allocator
 	iopm  mem.Block // shared by all VMs: every port exits
 	msrpm mem.Block // shared by all VMs: see msrPassed
+	ibpbm mem.Block // likewise, by those that may make an IBPB
 	cpus  []cpu     // by CPU number, each touched by its own CPU only
 	base  uintptr   // of the direct map of physical memory
 
@@ -108,6 +109,9 @@ func (c *cpu) enable(id int, si *silicon) error {
 	if err := takeSettings(&processor, &si.barriers); err != nil {
 		return fmt.Errorf("svm: CPU %d %w", id, err)
 	}
+	if !si.takesControls(&processor) {
+		return fmt.Errorf("svm: CPU %d does not take %#x in SPEC_CTRL, as the first CPU did: has the firmware given all CPUs the same microcode?", id, si.offered.SpecCtrl)
+	}
 	if !kernel.WriteMSRSafe(msrHSavePA, c.hsave.Phys) {
 		return fmt.Errorf("svm: CPU %d refuses %#x as its host save area", id, c.hsave.Phys)
 	}
@@ -142,7 +146,7 @@ func newBackend(si silicon, m mem.Allocator, cpus int) (*Backend, error) {
 		}
 		return blk
 	}
-	b.iopm, b.msrpm = alloc(iopmSize), alloc(msrpmSize)
+	b.iopm, b.msrpm, b.ibpbm = alloc(iopmSize), alloc(msrpmSize), alloc(msrpmSize)
 	for i := range b.cpus {
 		b.cpus[i].hsave, b.cpus[i].host = alloc(4096), alloc(4096)
 		b.cpus[i].tscRate = rateOne
@@ -151,6 +155,8 @@ func newBackend(si silicon, m mem.Allocator, cpus int) (*Backend, error) {
 		return nil, err
 	}
 	fillMaps(b.iopm.Data, b.msrpm.Data)
+	copy(b.ibpbm.Data, b.msrpm.Data)
+	pass(b.ibpbm.Data, x86.MSRPredCmd, passWrite) // SBPB, which newer ones have too, does no harm
 	return b, nil
 }
 
@@ -176,6 +182,9 @@ func (b *Backend) NewSpace(cfg vcpu.SpaceConfig) (vcpu.Space, error) {
 	}
 	if cfg.CPUID.CR4&cr4LA57 != 0 {
 		return nil, fmt.Errorf("svm: VM %q: its CPU model has 5-level paging, which no guest gets", cfg.Name)
+	}
+	if c := cfg.CPUID.Controls.Without(b.offered); c != (x86.Controls{}) {
+		return nil, fmt.Errorf("svm: VM %q: its CPU model has controls against speculation that this host can not give: %v", cfg.Name, c)
 	}
 	if cfg.CPUID.PhysBits > b.physBits {
 		return nil, fmt.Errorf("svm: VM %q: its CPU model has %d physical address bits, this host %d", cfg.Name, cfg.CPUID.PhysBits, b.physBits)

@@ -50,6 +50,7 @@ const (
 	featDecode         = 1 << 7
 	featPause          = 1 << 10
 	featPauseThreshold = 1 << 12
+	featSpecCtrl       = 1 << 20 // the VMCB has the guest's SPEC_CTRL, beside the host's
 )
 
 // A silicon is what this host's processors say about themselves. All CPUs of a
@@ -66,6 +67,7 @@ type silicon struct {
 	xsaveSize uint32 // of the standard format with all of xcr0
 	mxcsrMask uint32
 	barriers  x86.Barriers
+	offered   x86.Controls // to guests, against speculation
 	closed    []x86.Mitigation
 	warnings  []string   // of the barriers
 	xoffset   [64]uint32 // of each component of xcr0 in the XSAVE area
@@ -148,6 +150,16 @@ func (s *silicon) protect(p x86.Processor, g x86.Guests) {
 		s.barriers.Exit, s.barriers.Buffers, s.barriers.Divider, s.barriers.Settings = x86.FenceNone, false, false, nil
 	}
 	s.closed, s.warnings = x86.Mitigations(false, s.barriers, p), s.barriers.Notes()
+	if s.offered = x86.FindControls(p.CPUID); !s.takesControls(&p) {
+		s.offered.SpecCtrl = 0
+	}
+}
+
+// takesControls tells whether SPEC_CTRL takes all the bits that guests are to have: no
+// guest's value may fault in the host. It leaves the host's there.
+func (s *silicon) takesControls(p *x86.Processor) bool {
+	x, host := s.offered.SpecCtrl, s.barriers.SpecCtrl
+	return x == 0 || p.Write(x86.MSRSpecCtrl, host|x) && p.Write(x86.MSRSpecCtrl, host)
 }
 
 // tscScaling: a ratio has 8 bits before the point and 32 behind it (APM 15.30.5).
@@ -179,6 +191,7 @@ func (s *silicon) capabilities() vcpu.Capabilities {
 		PauseFilter:   s.has(featPause),
 		TSCScaling:    s.tscScaling(),
 		XCR0:          s.xcr0,
+		Controls:      s.offered,
 		Mitigations:   s.closed,
 		Notes:         slices.Clone(s.warnings),
 	}

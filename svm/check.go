@@ -99,6 +99,9 @@ func (v *VCPU) checkState(s *vcpu.State) error {
 	if reg[vcpu.DebugCtl] != 0 {
 		return bad("DEBUGCTL", reg[vcpu.DebugCtl], reg[vcpu.DebugCtl])
 	}
+	if x := reg[vcpu.SpecCtrl] &^ pol.Controls.SpecCtrl; x != 0 {
+		return bad("SPEC_CTRL", reg[vcpu.SpecCtrl], x)
+	}
 	for _, r := range []struct {
 		name string
 		r    vcpu.Reg

@@ -38,15 +38,22 @@ func fillMaps(iopm, msrpm []byte) {
 	for i := range msrpm {
 		msrpm[i] = 0xff
 	}
-	pass := func(msr uint32, bits byte) {
-		n, ok := msrBit(msr)
-		if !ok {
-			panic("svm: an MSR outside the permission map")
-		}
-		msrpm[n/8] &^= bits << (n % 8)
-	}
 	for _, msr := range msrPassed {
-		pass(msr, 3)
+		pass(msrpm, msr, passRead|passWrite)
 	}
-	pass(0x10, 1)
+	pass(msrpm, 0x10, passRead)
+}
+
+const (
+	passRead  = 1 << 0
+	passWrite = 1 << 1
+)
+
+// pass lets a guest read or write an MSR without an exit.
+func pass(msrpm []byte, msr uint32, bits byte) {
+	n, ok := msrBit(msr)
+	if !ok {
+		panic("svm: an MSR outside the permission map")
+	}
+	msrpm[n/8] &^= bits << (n % 8)
 }

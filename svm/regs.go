@@ -23,6 +23,8 @@ func (v *VCPU) Get(r vcpu.Reg) uint64 {
 		return s.efer &^ eferSVME
 	case vcpu.TSCAux:
 		return v.tscAux
+	case vcpu.SpecCtrl:
+		return v.specCtrl
 	case vcpu.GDTLimit:
 		return uint64(s.gdtr.limit)
 	case vcpu.IDTLimit:
@@ -158,6 +160,11 @@ func (v *VCPU) Set(r vcpu.Reg, x uint64) error {
 			return fmt.Errorf("svm: TSC_AUX %#x: bits above 31", x)
 		}
 		v.tscAux = x
+	case vcpu.SpecCtrl:
+		if bad := x &^ pol.Controls.SpecCtrl; bad != 0 {
+			return fmt.Errorf("svm: SPEC_CTRL %#x: the CPU model has no bits %#x", x, bad)
+		}
+		v.setSpecCtrl(x)
 	case vcpu.DebugCtl:
 		if x != 0 {
 			return fmt.Errorf("svm: DEBUGCTL %#x: the CPU model has no branch records", x)

@@ -166,9 +166,6 @@ func run(arg unsafe.Pointer) {
 	if v.cleanable {
 		m.clean = v.clean
 	}
-	if v.drLive {
-		loadDR(&v.dr)
-	}
 	if v.tscAux != c.tscAux {
 		c.tscAux = v.tscAux
 		kernel.WriteMSR(msrTSCAux, v.tscAux)
@@ -179,10 +176,13 @@ func run(arg unsafe.Pointer) {
 		// finds the note and delivers the interrupt again. An exit erases it.
 		kernel.InterruptSelf()
 	}
+	if v.byHand {
+		v.bringIn()
+	}
 	v.cr2 = m.cr2
 	enter(&v.world)
-	if v.drLive {
-		saveDR(&v.dr)
+	if v.byHand {
+		v.bringOut()
 	}
 	v.handOver()
 	v.word.And(kicked)

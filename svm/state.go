@@ -78,6 +78,7 @@ func (v *VCPU) Load(s *vcpu.State) error {
 	if s.STI || s.MovSS {
 		m.shadow = 1
 	}
+	v.setSpecCtrl(s.Reg[vcpu.SpecCtrl])
 	v.activity = s.Activity
 	v.nmiBlocked, v.stepping = s.NMIBlock, false
 	v.pending, v.injected, v.asked = s.Pending, vcpu.Event{}, true

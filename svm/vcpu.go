@@ -45,10 +45,12 @@ type VCPU struct {
 	dr       [4]uint64
 	drLive   bool // the guest may use DR0-3 without an exit
 	drUsed   bool // and has just asked for it
+	byHand   bool // drLive, or SPEC_CTRL is to be switched: see bringIn
 	deadline uint64
 	brief    bool // the next entry is one for PrivilegedBriefly
 	nudged   bool // the last one was made to end at once
 	tscAux   uint64
+	specCtrl uint64 // the guest's
 	tscRatio vcpu.TSCRatio
 	xss      uint64
 
@@ -132,6 +134,9 @@ func (v *VCPU) setUpControls() {
 	c.exceptions = 1<<vcpu.VecDB | 1<<vcpu.VecAC | 1<<vcpu.VecMC
 	v.shareDR(false)
 	c.iopm, c.msrpm = b.iopm.Phys, b.msrpm.Phys
+	if p.Controls.IBPB {
+		c.msrpm = b.ibpbm.Phys
+	}
 	c.nested = 1
 	c.ncr3 = v.space.cfg.Tables.Root()
 	c.vintr = vMasking
@@ -141,6 +146,7 @@ func (v *VCPU) setUpControls() {
 // makes the next use of a debug register exit.
 func (v *VCPU) shareDR(on bool) {
 	v.drLive = on
+	v.settleByHand()
 	v.vm.readDR, v.vm.writeDR = 0xffff, 0xffff
 	if on {
 		v.vm.readDR, v.vm.writeDR = 0, 0

@@ -6,7 +6,7 @@ import "unsafe"
 type vmcb struct {
 	control
 	save
-	_ [0x1000 - 0x400 - 0x298]byte
+	_ [0x1000 - 0x400 - 0x2e8]byte
 }
 
 // A control area (APM appendix B, table B-1).
@@ -80,7 +80,8 @@ type save struct {
 	_            [0x20]byte
 	pat          uint64     // 0x668
 	debugCtl     uint64     // 0x670
-	_            [0x20]byte // last-branch registers
+	_            [0x68]byte // last-branch registers and others
+	specCtrl     uint64     // 0x6e0, with featSpecCtrl
 }
 
 type segment struct {
@@ -116,6 +117,7 @@ const (
 	_ = -uint(unsafe.Offsetof(save{}.cr2) - 0x240)
 	_ = -uint(unsafe.Offsetof(save{}.pat) - 0x268)
 	_ = -uint(unsafe.Offsetof(save{}.debugCtl) - 0x270)
+	_ = -uint(unsafe.Offsetof(save{}.specCtrl) - 0x2e0)
 )
 
 // Exit codes (APM appendix C). Those from 0x60 on are also the places of the

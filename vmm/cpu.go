@@ -168,7 +168,7 @@ func (c *cpu) initSignal() {
 	s.XSAVE = xsave // INIT leaves the FPU, its XCR0 and most MSRs alone
 	s.Regs.GPR[vcpu.RDX] = dx
 	for _, r := range []vcpu.Reg{vcpu.XCR0, vcpu.XSS, vcpu.PAT, vcpu.STAR, vcpu.LSTAR, vcpu.CSTAR, vcpu.SFMASK,
-		vcpu.KernelGSBase, vcpu.SysenterCS, vcpu.SysenterESP, vcpu.SysenterEIP, vcpu.TSCAux} {
+		vcpu.KernelGSBase, vcpu.SysenterCS, vcpu.SysenterESP, vcpu.SysenterEIP, vcpu.TSCAux, vcpu.SpecCtrl} {
 		s.Reg[r] = old.Reg[r]
 	}
 	s.TSC = old.TSC

@@ -3,6 +3,7 @@ package vmm
 import (
 	"godwit/vmm/device/apic"
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 // MSRs a guest may touch. SDM vol. 4 and APM vol. 2, appendix A.
@@ -135,6 +136,9 @@ func (c *cpu) readMSR(msr uint32) (uint64, bool) {
 	}
 	i, ok := msrIndex[msr]
 	if !ok {
+		if c.hasSpecCtrl(msr) {
+			return c.v.Get(vcpu.SpecCtrl), true
+		}
 		c.vm.unknownMSR(c, msr, false)
 		return 0, false
 	}
@@ -160,6 +164,9 @@ func (c *cpu) writeMSR(msr uint32, v uint64) bool {
 	}
 	i, ok := msrIndex[msr]
 	if !ok {
+		if c.hasSpecCtrl(msr) {
+			return c.v.Set(vcpu.SpecCtrl, v) == nil
+		}
 		c.vm.unknownMSR(c, msr, true)
 		return false
 	}
@@ -174,4 +181,11 @@ func (c *cpu) writeMSR(msr uint32, v uint64) bool {
 		c.msrs[i] = v
 	}
 	return true
+}
+
+// hasSpecCtrl: the register is there if the model has it, and not in msrs, whose length is
+// part of the state of machines without it. PRED_CMD and FLUSH_CMD need nothing here: what
+// the guest may write does not exit, and nothing can be read.
+func (c *cpu) hasSpecCtrl(msr uint32) bool {
+	return msr == x86.MSRSpecCtrl && c.vm.controls.SpecCtrl != 0
 }

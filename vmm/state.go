@@ -119,15 +119,31 @@ func (m machineState) LoadState(_ uint16, r *state.Reader) error {
 // cpuState is a processor's section.
 type cpuState struct{ *cpu }
 
-func (c cpuState) StateName() string    { return fmt.Sprintf("vcpu/%d", c.index) }
-func (c cpuState) StateVersion() uint16 { return 1 }
+func (c cpuState) StateName() string { return fmt.Sprintf("vcpu/%d", c.index) }
+
+// StateVersion: 2 has SPEC_CTRL, which only machines have whose model does. The state of
+// all others is as it was.
+func (c cpuState) StateVersion() uint16 {
+	if c.vm.controls.SpecCtrl != 0 {
+		return 2
+	}
+	return 1
+}
+
+// registers is how many of vcpu.Reg a version's section holds.
+func registers(version uint16) int {
+	if version < 2 {
+		return int(vcpu.SpecCtrl)
+	}
+	return int(vcpu.NumRegs)
+}
 
 func (c cpuState) SaveState(w *state.Writer) {
 	var s vcpu.State
 	c.v.Save(&s)
 	s.Activity = c.activity
 	s.TSC = c.vm.stoppedAt + c.tscOffset // one moment for all processors
-	putState(w, &s)
+	putState(w, &s, registers(c.StateVersion()))
 	for _, v := range c.msrs {
 		w.U64(v)
 	}
@@ -136,9 +152,9 @@ func (c cpuState) SaveState(w *state.Writer) {
 	w.U32(c.clockVersion)
 }
 
-func (c cpuState) LoadState(_ uint16, r *state.Reader) error {
+func (c cpuState) LoadState(v uint16, r *state.Reader) error {
 	var s vcpu.State
-	getState(r, &s)
+	getState(r, &s, registers(v))
 	var bank msrBank
 	for i := range bank {
 		bank[i] = r.U64()
@@ -196,16 +212,17 @@ func (b bootState) LoadState(_ uint16, r *state.Reader) error {
 	return r.Err()
 }
 
-// putState encodes s: all its fields, in the order of their declaration.
-func putState(w *state.Writer, s *vcpu.State) {
+// putState encodes s: all its fields, in the order of their declaration, with the first
+// of the registers.
+func putState(w *state.Writer, s *vcpu.State, registers int) {
 	for _, v := range s.Regs.GPR {
 		w.U64(v)
 	}
 	w.U64(s.Regs.RIP)
 	w.U64(s.Regs.RFLAGS)
 	w.U64(s.Regs.CR8)
-	w.U16(uint16(len(s.Reg)))
-	for _, v := range s.Reg {
+	w.U16(uint16(registers))
+	for _, v := range s.Reg[:registers] {
 		w.U64(v)
 	}
 	for _, g := range s.Seg {
@@ -233,17 +250,17 @@ func putState(w *state.Writer, s *vcpu.State) {
 	w.Blob(s.XSAVE)
 }
 
-func getState(r *state.Reader, s *vcpu.State) {
+func getState(r *state.Reader, s *vcpu.State, registers int) {
 	for i := range s.Regs.GPR {
 		s.Regs.GPR[i] = r.U64()
 	}
 	s.Regs.RIP = r.U64()
 	s.Regs.RFLAGS = r.U64()
 	s.Regs.CR8 = r.U64()
-	if n := r.U16(); int(n) != len(s.Reg) {
-		r.Fail(fmt.Errorf("it has %d control registers, not %d", n, len(s.Reg)))
+	if n := r.U16(); int(n) != registers {
+		r.Fail(fmt.Errorf("it has %d control registers, not %d", n, registers))
 	}
-	for i := range s.Reg {
+	for i := range s.Reg[:registers] {
 		s.Reg[i] = r.U64()
 	}
 	for i := range s.Seg {

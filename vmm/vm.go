@@ -13,6 +13,7 @@ import (
 	"godwit/vmm/mem"
 	"godwit/vmm/slat"
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 // A Host is what machines need of the host they run on.
@@ -39,6 +40,8 @@ type VM struct {
 	files Files     // Kernel nil: elsewhere, see files.go
 	sums  []fileSum // of files; nil: not computed yet
 	model *cpuid.Model
+
+	controls x86.Controls // of the model
 
 	pace   atomic.Pointer[pace] // of the counter: see tsc.go
 	tsc    atomic.Pointer[TSCInfo]
@@ -109,7 +112,9 @@ func build(h *Host, cfg Config, files Files, model *cpuid.Model) (_ *VM, err err
 		return nil, err
 	}
 	vm.ram.tables = vm.tables
-	if vm.space, err = h.Backend.NewSpace(vcpu.SpaceConfig{Name: cfg.Name, Tables: vm.tables, CPUID: model.Policy()}); err != nil {
+	policy := model.Policy()
+	vm.controls = policy.Controls
+	if vm.space, err = h.Backend.NewSpace(vcpu.SpaceConfig{Name: cfg.Name, Tables: vm.tables, CPUID: policy}); err != nil {
 		return nil, err
 	}
 	if err = vm.newPlatform(); err != nil {

@@ -134,16 +134,19 @@ func TestTheWayIntoAGuest(t *testing.T) {
 	for _, c := range []struct {
 		verw, launched uint64
 		fence          x86.Fence
+		spec           uint64
 		want           []string
 	}{
-		{0, 0, x86.FenceNone, []string{"vmlaunch"}},
-		{0, 1, x86.FenceNone, []string{"vmresume"}},
-		{1, 0, x86.FenceNone, []string{"verw", "vmlaunch"}},
-		{1, 1, x86.FenceNone, []string{"verw", "vmresume"}},
-		{1, 1, x86.FenceIBRS, []string{"wrmsr 48=0", "verw", "vmresume"}},
+		{0, 0, x86.FenceNone, 0, []string{"vmlaunch"}},
+		{0, 1, x86.FenceNone, 0, []string{"vmresume"}},
+		{1, 0, x86.FenceNone, 0, []string{"verw", "vmlaunch"}},
+		{1, 1, x86.FenceNone, 0, []string{"verw", "vmresume"}},
+		{1, 1, x86.FenceIBRS, 0, []string{"wrmsr 48=0", "verw", "vmresume"}},
+		{1, 1, x86.FenceIBRS, x86.SpecSSBD, []string{"wrmsr 48=4", "verw", "vmresume"}},
 	} {
 		m := asmtrace.Machine{Memory: map[int64]uint64{
 			int64(unsafe.Offsetof(f.verw)): c.verw, int64(unsafe.Offsetof(f.launched)): c.launched, int64(unsafe.Offsetof(f.fence)): uint64(c.fence),
+			int64(unsafe.Offsetof(f.spec)): c.spec,
 		}}
 		got, err := m.Run(asmtrace.Entry(worldSwitch))
 		if err != nil || !slices.Equal(got.Events, c.want) {

@@ -85,6 +85,7 @@ type silicon struct {
 	xcr0       uint64 // offered to guests
 	zeroLength bool   // software events may have instruction length 0
 	barriers   x86.Barriers
+	offered    x86.Controls // to guests, against speculation
 	closed     []x86.Mitigation
 	warnings   []string // of the barriers
 	smallCode  bool     // large pages of EPT must not be executable
@@ -196,6 +197,7 @@ func discover(p probe) (*silicon, error) {
 func (s *silicon) protect(p probe, g x86.Guests) {
 	asked := x86.Processor{CPUID: p.cpuid, Read: p.rdmsrSafe} // Intel's tells all by itself
 	s.barriers = x86.FindBarriers(true, asked, g)
+	s.offered = x86.FindControls(p.cpuid)
 	s.closed, s.warnings = x86.Mitigations(true, s.barriers, asked), s.barriers.Notes()
 }
 
@@ -222,6 +224,7 @@ func (s *silicon) capabilities() vcpu.Capabilities {
 		PauseFilter:   s.has(secondaryControls, secPAUSELoop),
 		TSCScaling:    s.tscScaling(),
 		XCR0:          s.xcr0,
+		Controls:      s.offered,
 		Mitigations:   s.closed,
 		Notes:         slices.Clone(s.warnings),
 	}

@@ -1,6 +1,9 @@
 package vmx
 
-import "godwit/vmm/vcpu"
+import (
+	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
+)
 
 // regOfMSR is the register behind an MSR whose writes exit but are handled here.
 func regOfMSR(msr uint32) (vcpu.Reg, bool) {
@@ -21,6 +24,8 @@ func regOfMSR(msr uint32) (vcpu.Reg, bool) {
 		return vcpu.DebugCtl, true
 	case msrXSS:
 		return vcpu.XSS, true
+	case x86.MSRSpecCtrl:
+		return vcpu.SpecCtrl, true
 	}
 	return 0, false
 }
@@ -32,6 +37,8 @@ func (v *VCPU) shown(r vcpu.Reg) bool {
 		return v.s.cfg.CPUID.RDTSCP
 	case vcpu.XSS:
 		return v.s.cfg.CPUID.XSAVES
+	case vcpu.SpecCtrl:
+		return v.s.cfg.CPUID.Controls.SpecCtrl != 0
 	}
 	return true
 }
@@ -91,8 +98,26 @@ func (v *VCPU) writeMSR(r vcpu.Reg, x uint64) bool {
 		v.m.wrmsr(msrSFMASK, x)
 	case vcpu.TSCAux:
 		v.m.wrmsr(msrTSCAux, x)
+	case vcpu.SpecCtrl:
+		old := v.specCtrl
+		v.setSpecCtrl(x)
+		v.swapMSR(x86.MSRSpecCtrl, v.specCtrl, old)
 	}
 	v.reg[r] = x
 	v.changed |= groupOf[r]
 	return true
+}
+
+// setSpecCtrl gives the guest's SPEC_CTRL a value that the model allows. While the guest
+// runs the host's bits are on as well. Writes exit, always: the processor would let the
+// guest clear the host's bits, and set some that its model lacks.
+//
+// Where IBRS is written at each exit, each entry writes the guest's value; elsewhere attach
+// and detach do: between, what the host executes has the guest's bits and its own.
+func (v *VCPU) setSpecCtrl(x uint64) {
+	v.reg[vcpu.SpecCtrl] = x
+	b := &v.b.s.barriers
+	if v.specCtrl = b.SpecCtrl | x; b.Exit == x86.FenceIBRS {
+		v.specCtrl, v.frame.spec = b.SpecCtrl, x
+	}
 }

@@ -211,6 +211,10 @@ func checkPlain(r vcpu.Reg, x uint64, p *vcpu.Policy) refusal {
 		if x&^p.XSS != 0 {
 			return refuseModel
 		}
+	case vcpu.SpecCtrl:
+		if x&^p.Controls.SpecCtrl != 0 {
+			return refuseModel
+		}
 	case vcpu.XCR0: // SDM vol. 1, 13.3
 		switch {
 		case x&^p.XCR0 != 0:
@@ -229,5 +233,5 @@ func checkPlain(r vcpu.Reg, x uint64, p *vcpu.Policy) refusal {
 var regNames = [vcpu.NumRegs]string{
 	"CR0", "CR2", "CR3", "CR4", "XCR0", "XSS", "DR0", "DR1", "DR2", "DR3", "DR6", "DR7", "EFER", "PAT", "STAR",
 	"LSTAR", "CSTAR", "SFMASK", "KERNEL_GS_BASE", "SYSENTER_CS", "SYSENTER_ESP", "SYSENTER_EIP", "DEBUGCTL",
-	"TSC_AUX", "GDTR base", "GDTR limit", "IDTR base", "IDTR limit",
+	"TSC_AUX", "GDTR base", "GDTR limit", "IDTR base", "IDTR limit", "SPEC_CTRL",
 }

@@ -21,6 +21,7 @@ type frame struct {
 	launched uint64  // 1: VMRESUME
 	verw     uint64  // 1: VERW before the guest
 	fence    uint64  // an x86.Fence
+	spec     uint64  // SPEC_CTRL in the guest, with FenceIBRS
 }
 
 const (

@@ -230,6 +230,7 @@ func (v *VCPU) attach(cpu int) {
 	v.swapMSR(msrSTAR, v.reg[vcpu.STAR], c.star)
 	v.swapMSR(msrLSTAR, v.reg[vcpu.LSTAR], c.lstar)
 	v.swapMSR(msrSFMASK, v.reg[vcpu.SFMASK], c.sfmask)
+	v.swapMSR(x86.MSRSpecCtrl, v.specCtrl, v.b.s.barriers.SpecCtrl)
 	if v.drActive {
 		v.loadDebug()
 	}
@@ -277,6 +278,7 @@ func (v *VCPU) detach(cpu int) {
 	v.swapMSR(msrSTAR, c.star, v.reg[vcpu.STAR])
 	v.swapMSR(msrLSTAR, c.lstar, v.reg[vcpu.LSTAR])
 	v.swapMSR(msrSFMASK, c.sfmask, v.reg[vcpu.SFMASK])
+	v.swapMSR(x86.MSRSpecCtrl, v.b.s.barriers.SpecCtrl, v.specCtrl)
 	if v.drLoaded {
 		v.m.getDR(&v.dr)
 		v.drLoaded = false

@@ -10,6 +10,7 @@ import (
 
 	"godwit/vmm/mem"
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 // A dirtyLog is second-level tables that want the page-modification log.
@@ -62,6 +63,9 @@ func (b *backend) NewSpace(cfg vcpu.SpaceConfig) (vcpu.Space, error) {
 		return nil, fmt.Errorf("vmx: VM %q: the CPU model has RDTSCP, which this processor can not give to guests", cfg.Name)
 	case p.INVPCID && !b.s.has(secondaryControls, secINVPCID):
 		return nil, fmt.Errorf("vmx: VM %q: the CPU model has INVPCID, which this processor can not give to guests", cfg.Name)
+	case p.Controls.Without(b.s.offered) != (x86.Controls{}):
+		return nil, fmt.Errorf("vmx: VM %q: the CPU model has controls against speculation that this processor can not give to guests: %v",
+			cfg.Name, p.Controls.Without(b.s.offered))
 	case p.XSAVES && !b.s.has(secondaryControls, secXSAVES):
 		return nil, fmt.Errorf("vmx: VM %q: the CPU model has XSAVES, which this processor can not give to guests", cfg.Name)
 	}
@@ -103,27 +107,28 @@ func (b *backend) NewSpace(cfg vcpu.SpaceConfig) (vcpu.Space, error) {
 // and that can do no harm. Writes to those with values that the processor would
 // take but must not have exit all the same.
 func (s *space) openMSRs() {
+	p := &s.cfg.CPUID
 	for _, m := range []struct {
-		msr   uint32
-		write bool
+		msr         uint32
+		read, write bool
 	}{
-		{msrTSC, false}, // offset by the VMCS
-		{msrSysenterCS, true}, {msrSysenterESP, true}, {msrSysenterEIP, true},
-		{msrFSBase, true}, {msrGSBase, true}, {msrKernelGSBase, true},
-		{msrPAT, true},
-		{msrEFER, false},
-		{msrSTAR, false}, {msrLSTAR, false}, {msrCSTAR, false}, {msrSFMASK, false},
+		{msrTSC, true, false}, // offset by the VMCS
+		{msrSysenterCS, true, true}, {msrSysenterESP, true, true}, {msrSysenterEIP, true, true},
+		{msrFSBase, true, true}, {msrGSBase, true, true}, {msrKernelGSBase, true, true},
+		{msrPAT, true, true},
+		{msrEFER, true, false},
+		{msrSTAR, true, false}, {msrLSTAR, true, false}, {msrCSTAR, true, false}, {msrSFMASK, true, false},
+		{msrTSCAux, p.RDTSCP, false},
+		{x86.MSRPredCmd, false, p.Controls.IBPB},
+		{x86.MSRFlushCmd, false, p.Controls.FlushL1D},
 	} {
-		clearMSR(s.msr.Data, m.msr, m.write)
-	}
-	if s.cfg.CPUID.RDTSCP {
-		clearMSR(s.msr.Data, msrTSCAux, false)
+		clearMSR(s.msr.Data, m.msr, m.read, m.write)
 	}
 }
 
 // clearMSR stops exits for an MSR (SDM vol. 3, 24.6.9: read-low, read-high,
 // write-low, write-high, 1 KiB each).
-func clearMSR(bitmap []byte, msr uint32, write bool) {
+func clearMSR(bitmap []byte, msr uint32, read, write bool) {
 	at := msr & 0x1fff
 	base := uint32(0)
 	switch {
@@ -133,7 +138,9 @@ func clearMSR(bitmap []byte, msr uint32, write bool) {
 	default:
 		panic(fmt.Sprintf("vmx: MSR %#x is outside the bitmap", msr))
 	}
-	bitmap[base+at/8] &^= 1 << (at % 8)
+	if read {
+		bitmap[base+at/8] &^= 1 << (at % 8)
+	}
 	if write {
 		bitmap[2048+base+at/8] &^= 1 << (at % 8)
 	}

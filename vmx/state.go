@@ -68,6 +68,7 @@ func (v *VCPU) Load(s *vcpu.State) error {
 	v.reg[vcpu.DR7] = n.Reg[vcpu.DR7]&dr7Writable | dr7Ones
 	v.drActive = v.reg[vcpu.DR7]&dr7Enables != 0
 	v.setXCR0(n.Reg[vcpu.XCR0])
+	v.setSpecCtrl(n.Reg[vcpu.SpecCtrl])
 	v.s.layout.load(v.xarea.Data, s.XSAVE)
 	v.blocked, v.blockedChanged = blocking(s), true
 	v.pendingDebug, v.pendingStale = 0, true

@@ -65,6 +65,7 @@ type VCPU struct {
 	secondary    uint32
 	entryCtl     uint32
 	threshold    uint32
+	specCtrl     uint64 // what the CPU's SPEC_CTRL holds from attach to detach
 	tscOffset    uint64
 	tscRatio     vcpu.TSCRatio
 	offsetStale  bool // or the ratio
@@ -377,6 +378,8 @@ func (v *VCPU) set(r vcpu.Reg, x uint64) error {
 	case vcpu.DR7:
 		x = x&dr7Writable | dr7Ones
 		v.drActive = x&dr7Enables != 0
+	case vcpu.SpecCtrl:
+		v.setSpecCtrl(x)
 	case vcpu.STAR, vcpu.LSTAR, vcpu.CSTAR, vcpu.SFMASK, vcpu.KernelGSBase, vcpu.TSCAux:
 		v.reloadMSRs()
 	}

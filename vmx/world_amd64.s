@@ -103,7 +103,7 @@ general:
 	MOVQ	AX, CR2
 	CMPQ	frame_fence(R15), $const_fenceIBRS
 	JNE	ready
-	XORL	AX, AX // guests run without: it would cost them much
+	MOVL	frame_spec(R15), AX // without IBRS if the guest does not ask: it would cost much
 	XORL	DX, DX
 	MOVL	$MSR_SPEC_CTRL, CX
 	WRMSR

@@ -22,7 +22,8 @@ func (h *host) vmCommands() []*shell.Command {
 		{Name: "vm create", Args: "NAME kernel=FILE [initrd=FILE] [mem=SIZE] [cpus=N] [cmdline=TEXT] [module=FILE[,TEXT]] [cpu=MODEL] [on_crash=stop|reset]",
 			Summary: "make a machine; it does not run yet",
 			Detail: "FILE is module:NAME (a boot module), http://HOST/PATH or tftp://HOST/PATH.\n" +
-				"mem defaults to 512M, cpus to 1, cpu to the model that both vendors satisfy (cpu=list lists them).\n" +
+				"mem defaults to 512M, cpus to 1, cpu to the model that both vendors satisfy (cpu=list lists them; +spec behind a\n" +
+				"model gives the guest controls against speculation among its own programs).\n" +
 				"kernel is a Linux bzImage, a PVH ELF or a Multiboot1 ELF; module= is for the last.\n" +
 				"on_crash=reset resets a guest that crashes: at once, and if it goes on crashing after pauses of 1, 2, 4 ... up to\n" +
 				"300 seconds, until it has run for ten minutes.",
@@ -202,6 +203,7 @@ func (h *host) cmdVMCreate(c *shell.Call) error {
 					fmt.Fprintf(c.Out, "%s\n", m.Name)
 				}
 				fmt.Fprintln(c.Out, "host: all that this processor has; such a machine moves only to hosts that have as much")
+				fmt.Fprintf(c.Out, "MODEL+OPTION: with controls against speculation: %s\n", cpuid.OptionNames())
 				return nil
 			}
 			cfg.Model = v

@@ -122,7 +122,7 @@ func runOne(b vcpu.Backend, a mem.Allocator, t test, mode mode, r *Result) {
 
 func tests() (all []test) {
 	for _, group := range [][]test{
-		instructionTests, memoryTests, eventTests, windowTests, stateTests, registerTests, modeTests, taskTests, emulationTests, runTests, hostileTests,
+		instructionTests, memoryTests, eventTests, windowTests, stateTests, registerTests, modeTests, taskTests, emulationTests, controlTests, runTests, hostileTests,
 	} {
 		all = append(all, group...)
 	}

@@ -14,6 +14,17 @@ var gMSR = guest{64, `
 f4                   hlt
 `}
 
+var gWriteReadMSR = guest{64, `
+0f30                 wrmsr
+0f32                 rdmsr
+f4                   hlt
+`}
+
+var gWriteMSR = guest{64, `
+0f30                 wrmsr
+f4                   hlt
+`}
+
 var gPorts = guest{64, `
 e680                 out 0x80, al
 e481                 in al, 0x81

@@ -79,6 +79,7 @@ func policy(c vcpu.Capabilities) vcpu.Policy {
 		XCR0:     c.XCR0 & 7,
 		EFER:     1 | 1<<8 | 1<<10 | 1<<11, // SCE LME LMA NXE
 		PhysBits: min(c.GuestPhysBits, 39),
+		Controls: c.Controls,
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 // fake answers as a processor that has every feature but those named.
@@ -169,5 +170,68 @@ func BenchmarkQuery(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		tab.Query(0x80000008, 0, d)
+	}
+}
+
+// A model may be given controls against speculation by name. It shows them at AMD's
+// places, whichever vendor's the host is, and moves only to hosts that have them.
+func TestControlsAreAddedByName(t *testing.T) {
+	all := x86.Controls{SpecCtrl: x86.SpecIBRS | x86.SpecSTIBP | x86.SpecSSBD, IBPB: true, FlushL1D: true}
+	host := func(c x86.Controls, without ...string) *HostCPU {
+		k := caps
+		k.Controls = c
+		return NewHost(fake(without...), k)
+	}
+	h := host(all)
+	for _, c := range []struct {
+		name, full string
+		ebx8, edx7 uint32
+		controls   x86.Controls
+	}{
+		{"", "godwit-v1", 0, 0, x86.Controls{}},
+		{"+ibpb", "godwit-v1+ibpb", 1 << 12, 0, x86.Controls{IBPB: true}},
+		{"godwit-v1+stibp+ssbd", "godwit-v1+stibp+ssbd", 1<<15 | 1<<24, 0, x86.Controls{SpecCtrl: x86.SpecSTIBP | x86.SpecSSBD}},
+		{"godwit-v2+spec", "godwit-v2+spec", 1<<12 | 1<<14 | 1<<15 | 1<<24, 0, x86.Controls{SpecCtrl: all.SpecCtrl, IBPB: true}},
+		{"godwit-v2+spec+md_clear+flush_l1d", "godwit-v2+spec+md_clear+flush_l1d", 1<<12 | 1<<14 | 1<<15 | 1<<24, 1<<10 | 1<<28, all},
+		{"host", "host", 1<<0 | 1<<12 | 1<<14 | 1<<15 | 1<<24, 1<<4 | 1<<10 | 1<<28, all},
+	} {
+		m, err := h.Find(c.name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tab := h.New(m, 1)
+		_, ebx8, _, _ := tab.Query(0x80000008, 0, &Dynamic{})
+		_, _, _, edx7 := tab.Query(7, 0, &Dynamic{})
+		if m.Name != c.full || ebx8 != c.ebx8 || edx7 != c.edx7 || m.Policy().Controls != c.controls {
+			t.Errorf("%q: %s, EBX %#x, EDX %#x, %+v", c.name, m.Name, ebx8, edx7, m.Policy().Controls)
+		}
+		// Another host builds the same model of its name and features, if it has them.
+		n, err := FromFeatures(m.Name, m.PhysBits, m.Features())
+		if err != nil || n.features != m.features || n.Name != m.Name {
+			t.Errorf("%q, moved: %+v, %v", c.name, n, err)
+		}
+	}
+	for want, c := range map[string]struct {
+		h    *HostCPU
+		name string
+	}{
+		"lacks ibpb, ibrs, stibp, ssbd for CPU model godwit-v1+spec": {host(x86.Controls{}), "+spec"},
+		"lacks ssbd for CPU model godwit-v2+spec":                    {host(x86.Controls{SpecCtrl: x86.SpecIBRS | x86.SpecSTIBP, IBPB: true}), "godwit-v2+spec"},
+		"lacks flush_l1d for CPU model host+flush_l1d":               {host(x86.Controls{}), "host+flush_l1d"},
+		"lacks md_clear":                   {host(all, "md_clear"), "godwit-v1+md_clear"},
+		`nothing called "aes"`:             {h, "godwit-v1+aes"},
+		`nothing called ""`:                {h, "godwit-v1+"},
+		`no CPU model is called "pentium"`: {h, "pentium+spec"},
+	} {
+		if _, err := c.h.Find(c.name); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", want, err)
+		}
+	}
+	// What a peer says of a named model must be what it is here.
+	m, _ := h.Find("godwit-v1+spec")
+	for _, name := range []string{"godwit-v1", "godwit-v1+ibpb", "godwit-v1+spec+md_clear", "godwit-v1+flux", "godwit-v2+spec"} {
+		if _, err := FromFeatures(name, m.PhysBits, m.Features()); err == nil {
+			t.Errorf("%s was taken with the features of %s", name, m.Name)
+		}
 	}
 }

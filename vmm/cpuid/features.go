@@ -1,6 +1,10 @@
 package cpuid
 
-import "strings"
+import (
+	"strings"
+
+	"godwit/vmm/vcpu/x86"
+)
 
 // A Reg of a CPUID answer.
 type Reg uint8
@@ -19,6 +23,7 @@ const (
 	hw      kind = iota // the processor: the host must have it
 	emu                 // Godwit itself: always there
 	dynamic             // depends on the guest's state when it asks
+	control             // the backend: the processor may say it as the other vendor does
 )
 
 // A Feature is one bit that a model may show. Features not in the table are
@@ -32,6 +37,7 @@ type feature struct {
 	cr4       uint64 // what the guest may then set in CR4
 	efer      uint64
 	xcr0      uint64
+	control   x86.Controls
 }
 
 // features: SDM vol. 2A, CPUID, and APM vol. 3, appendix E.
@@ -40,8 +46,9 @@ type feature struct {
 // VMX and SVM (no nesting), TSC_DEADLINE and invariant TSC (a guest must be able
 // to move to a host whose TSC runs at another rate; the local APIC's timer and
 // kvmclock do not mind), PCID, MPX, RTM, PT, CET, PKU (state or controls that
-// package vcpu does not carry), SPEC_CTRL and its family (likewise), and
-// leaf 6 ECX[0] (APERF and MPERF).
+// package vcpu does not carry), leaf 6 ECX[0] (APERF and MPERF), and
+// ARCH_CAPABILITIES with all else that says what a processor is immune to: a kernel
+// looks there after it has looked at vendor, family and model, which are made up.
 var features = []feature{
 	{name: "fpu", leaf: 1, reg: EDX, bit: 0},
 	{name: "de", leaf: 1, reg: EDX, bit: 2, cr4: cr4DE},
@@ -122,7 +129,24 @@ var features = []feature{
 	{name: "rdtscp", leaf: 0x80000001, reg: EDX, bit: 27},
 	{name: "lm", leaf: 0x80000001, reg: EDX, bit: 29, efer: eferLME | eferLMA},
 	{name: "clzero", leaf: 0x80000008, reg: EBX, bit: 0},
+	// Against speculation, at AMD's places, since the models are AMD's: which a kernel for
+	// either vendor's processors looks at (docs/decisions/controls.md).
+	{name: "ibpb", leaf: 0x80000008, reg: EBX, bit: 12, kind: control, control: x86.Controls{IBPB: true}},
+	{name: "ibrs", leaf: 0x80000008, reg: EBX, bit: 14, kind: control, control: x86.Controls{SpecCtrl: x86.SpecIBRS}},
+	{name: "stibp", leaf: 0x80000008, reg: EBX, bit: 15, kind: control, control: x86.Controls{SpecCtrl: x86.SpecSTIBP}},
+	{name: "ssbd", leaf: 0x80000008, reg: EBX, bit: 24, kind: control, control: x86.Controls{SpecCtrl: x86.SpecSSBD}},
+	// And those that only Intel's have.
+	{name: "md_clear", leaf: 7, reg: EDX, bit: 10},
+	{name: "flush_l1d", leaf: 7, reg: EDX, bit: 28, kind: control, control: x86.Controls{FlushL1D: true}},
 }
+
+// Options are what may be added to a model by name, behind a plus. Spec stands for what
+// both vendors have.
+const (
+	Spec    = "spec"
+	spec    = "ibpb ibrs stibp ssbd"
+	options = spec + " md_clear flush_l1d"
+)
 
 // CR4 and EFER bits (SDM vol. 3, sections 2.5 and 2.2.1).
 const (

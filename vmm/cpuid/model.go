@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 // Default is the model of machines whose configuration names none.
@@ -82,8 +83,14 @@ func NewHost(f Func, caps vcpu.Capabilities) *HostCPU {
 		return maxBasic >= leaf
 	}
 	for i, x := range features {
-		if x.kind != hw {
+		switch x.kind {
+		case emu, dynamic:
 			h.features.add(i)
+			continue
+		case control:
+			if x.control.Without(caps.Controls) == (x86.Controls{}) {
+				h.features.add(i)
+			}
 			continue
 		}
 		if !has(x.leaf) || x.xcr0&^h.xcr0 != 0 {
@@ -108,25 +115,60 @@ func NewHost(f Func, caps vcpu.Capabilities) *HostCPU {
 // Features are the names of what this host could show to a guest.
 func (h *HostCPU) Features() []string { return h.features.names() }
 
-// Find returns the model called name on this host; "" is the default. The error
-// names what the host lacks for it.
+// Find returns the model called name on this host: MODEL or MODEL+OPTION+..., where a
+// missing MODEL is the default. The error names what the host lacks for it.
 func (h *HostCPU) Find(name string) (*Model, error) {
-	if name == "" {
-		name = Default
+	m, err := named(name, h.hostModel())
+	if err != nil {
+		return nil, err
 	}
-	if name == Host {
-		m := models[0]
-		m.Name, m.About, m.features, m.PhysBits = Host, "all that this host has", h.features, h.physBits
-		m.Brand = "Godwit virtual CPU (host features)"
+	return m, h.Check(m)
+}
+
+// OptionNames lists what may stand behind a model's name and a plus.
+func OptionNames() string {
+	f := strings.Fields(options)
+	n := len(strings.Fields(spec))
+	return fmt.Sprintf("%s (%s), %s", Spec, strings.Join(f[:n], ", "), strings.Join(f, ", "))
+}
+
+// hostModel is the model Host.
+func (h *HostCPU) hostModel() Model {
+	m := models[0]
+	m.Name, m.About, m.features, m.PhysBits = Host, "all that this host has", h.features, h.physBits
+	m.Brand = "Godwit virtual CPU (host features)"
+	return m
+}
+
+// named finds the model called name, and adds what is added to it there.
+func named(name string, host Model) (*Model, error) {
+	base, added, with := strings.Cut(name, "+")
+	if base == "" {
+		base = Default
+	}
+	i := slices.IndexFunc(models, func(m Model) bool { return m.Name == base })
+	m := host
+	switch {
+	case i >= 0:
+		m = models[i]
+	case base != Host:
+		return nil, fmt.Errorf("cpuid: no CPU model is called %q; there are %s", base, strings.Join(append(names(), Host), ", "))
+	}
+	if !with {
 		return &m, nil
 	}
-	for i := range models {
-		if models[i].Name == name {
-			m := models[i]
-			return &m, h.Check(&m)
+	for _, o := range strings.Split(added, "+") {
+		switch {
+		case o == Spec:
+			m.features = m.features.or(setOf(spec))
+		case slices.Contains(strings.Fields(options), o):
+			m.features = m.features.or(setOf(o))
+		default:
+			return nil, fmt.Errorf("cpuid: nothing called %q can be added to CPU model %s; there are %s", o, base, OptionNames())
 		}
 	}
-	return nil, fmt.Errorf("cpuid: no CPU model is called %q; there are %s", name, strings.Join(append(names(), Host), ", "))
+	m.Name = base + "+" + added
+	return &m, nil
 }
 
 func names() (n []string) {
@@ -175,13 +217,15 @@ func FromFeatures(name string, physBits uint8, list []string) (*Model, error) {
 		}
 		m.features.add(i)
 	}
-	for i := range models {
-		if models[i].Name == name {
-			if models[i].features != m.features || models[i].PhysBits != physBits {
-				return nil, fmt.Errorf("cpuid: model %s has other features here than where the machine comes from", name)
-			}
-			m = models[i]
+	if base, _, _ := strings.Cut(name, "+"); slices.Contains(names(), base) {
+		here, err := named(name, m)
+		if err != nil {
+			return nil, err
 		}
+		if here.features != m.features || here.PhysBits != physBits {
+			return nil, fmt.Errorf("cpuid: model %s has other features here than where the machine comes from", name)
+		}
+		return here, nil
 	}
 	return &m, nil
 }
@@ -195,6 +239,7 @@ func (m *Model) Policy() vcpu.Policy {
 			p.EFER |= f.efer
 			p.XCR0 |= f.xcr0
 			p.RDTSCP = p.RDTSCP || f.name == "rdtscp"
+			p.Controls = p.Controls.And(f.control)
 		}
 	}
 	return p

@@ -72,6 +72,7 @@ const (
 	GDTLimit
 	IDTBase
 	IDTLimit
+	SpecCtrl
 	NumRegs
 )
 

@@ -32,7 +32,8 @@ type Capabilities struct {
 	Preemption     bool // a timer in the VCPU bounds every entry
 	PauseFilter    bool
 	TSCScaling     TSCScaling
-	XCR0           uint64 // XSAVE components a guest may be given
+	XCR0           uint64       // XSAVE components a guest may be given
+	Controls       x86.Controls // likewise
 	Mitigations    []x86.Mitigation
 	Notes          []string // what is missing and what is done instead, for the operator
 }
@@ -57,6 +58,10 @@ type Policy struct {
 	XSS      uint64
 	EFER     uint64
 	PhysBits uint
+	// Controls against speculation. The guest's SPEC_CTRL is the register SpecCtrl; while
+	// it runs, the host's own bits are on, too. Its writes to PRED_CMD and FLUSH_CMD that
+	// the processor takes do not exit.
+	Controls x86.Controls
 	// Instructions that the model's CPUID shows and that hardware can turn
 	// off: without them the guest gets #UD where the vendor allows.
 	RDTSCP, INVPCID, XSAVES bool

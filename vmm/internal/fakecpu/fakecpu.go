@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"godwit/vmm/vcpu"
+	"godwit/vmm/vcpu/x86"
 )
 
 // A Program is what a processor executes: called once for each Run that is not
@@ -39,6 +40,7 @@ func (b *Backend) Capabilities() vcpu.Capabilities {
 	c := b.Caps
 	if c.GuestPhysBits == 0 {
 		c.GuestPhysBits, c.XCR0, c.Page2M = 46, 3, true
+		c.Controls = x86.FindControls(CPUID)
 	}
 	return c
 }
@@ -170,7 +172,17 @@ func (v *VCPU) Set(r vcpu.Reg, x uint64) error {
 	if r == vcpu.XCR0 && x&1 == 0 {
 		return errors.New("XCR0 without x87")
 	}
+	if err := v.checkControls(r, x); err != nil {
+		return err
+	}
 	v.s.Reg[r] = x
+	return nil
+}
+
+func (v *VCPU) checkControls(r vcpu.Reg, x uint64) error {
+	if r == vcpu.SpecCtrl && x != 0 && (v.space == nil || x&^v.space.Config.CPUID.Controls.SpecCtrl != 0) {
+		return fmt.Errorf("fakecpu: SPEC_CTRL %#x: the CPU model does not have it", x)
+	}
 	return nil
 }
 
@@ -226,6 +238,9 @@ func (v *VCPU) Save(s *vcpu.State) {
 func (v *VCPU) Load(s *vcpu.State) error {
 	if s.Regs.RFLAGS&2 == 0 {
 		return errors.New("fakecpu: RFLAGS bit 1 is clear")
+	}
+	if err := v.checkControls(vcpu.SpecCtrl, s.Reg[vcpu.SpecCtrl]); err != nil {
+		return err
 	}
 	x := append(v.s.XSAVE[:0], s.XSAVE...)
 	v.s, v.regs = *s, s.Regs

@@ -109,6 +109,7 @@ const (
 
 	SpecIBRS    = 1 << 0
 	SpecSTIBP   = 1 << 1
+	SpecSSBD    = 1 << 2
 	SpecBHIDisS = 1 << 10
 	EFERAuto    = 1 << 21 // AIBRSE
 

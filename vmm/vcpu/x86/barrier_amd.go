@@ -4,7 +4,9 @@ package x86
 // TSA papers).
 const (
 	amdIBPB  = 1 << 12
+	amdIBRS  = 1 << 14
 	amdSTIBP = 1 << 15
+	amdSSBD  = 1 << 24 // in SPEC_CTRL
 	amdSSBNo = 1 << 26
 	amdBTCNo = 1 << 29
 

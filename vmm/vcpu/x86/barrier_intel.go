@@ -27,8 +27,10 @@ const (
 	leaf7SRBDS   = 1 << 9  // EDX: SRBDS_CTRL
 	leaf7Clear   = 1 << 10 // MD_CLEAR
 	leaf7IBPB    = 1 << 26 // IBRS and IBPB
+	leaf7STIBP   = 1 << 27
 	leaf7L1D     = 1 << 28
 	leaf7ArchCap = 1 << 29
+	leaf7SSBD    = 1 << 31
 	leaf72BHI    = 1 << 4 // EDX of subleaf 2: BHI_CTRL
 )
 

@@ -1,6 +1,9 @@
 package x86
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // A Mitigation is what is done about one way in which guests could learn from each
 // other or from the host, for the operator.
@@ -86,13 +89,25 @@ func (t *telling) shared() string {
 	return "; the threads of a core are not parted by it"
 }
 
-// inside: no model shows what a guest's kernel would need against its own programs.
+// inside: what a guest's kernel needs against its own programs is shown to it only where
+// the operator wants that.
 func (t *telling) inside(intel bool) string {
-	s := "guests see a generic processor without IBRS, IBPB, STIBP and SSBD: their kernels use retpolines and know of nothing newer"
+	s := "guests see a generic processor: their kernels use retpolines and know of nothing newer"
+	if o := strings.Join(FindControls(t.p.CPUID).options(), ", "); o != "" {
+		s = "guests see a generic processor, and to protect their programs from each other only what their CPU model is given by name: " + o + " (cpu=MODEL+NAME)"
+	}
 	if intel && archCapabilities(t.p.CPUID, t.p.Read)&(capRDCLNo|capMDSNo) != capRDCLNo|capMDSNo {
 		s += ", Meltdown and MDS included, which this processor may have"
 	}
 	return s
+}
+
+// bypass: only programs that ask, or kernels for them, need SSBD.
+func (t *telling) bypass() string {
+	if FindControls(t.p.CPUID).SpecCtrl&SpecSSBD == 0 {
+		return "the processor has no SSBD that guests could be given"
+	}
+	return "guests are offered SSBD only by name (cpu=MODEL+ssbd), and must switch it on"
 }
 
 // siblings tells of simultaneous multithreading.

@@ -49,6 +49,6 @@ func (t *telling) amd() {
 	t.first("floating-point divider state (FP-DSS)", "the processor does not take FP_CFG bit 9",
 		way{!i.zen1(), model},
 		way{b.has(msrFPCfg, fpCfgDivider), "FP_CFG bit 9"})
-	t.first("store bypass (v4)", "guests are not offered SSBD",
+	t.first("store bypass (v4)", t.bypass(),
 		way{l.ebx8&amdSSBNo != 0, "not affected"})
 }

@@ -48,7 +48,7 @@ func (t *telling) intel() {
 	t.first("multihit of the instruction TLB", "",
 		way{caps&capPSChange != 0, "not affected"},
 		way{true, "guests' code is mapped in 4 KiB pages"})
-	t.first("store bypass (v4)", "guests are not offered SSBD",
+	t.first("store bypass (v4)", t.bypass(),
 		way{caps&capSSBNo != 0, "not affected"})
 }
 
