@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"runtime/debug"
+	"strings"
 	"unsafe"
 
 	"godwit/kernel/internal/acpi"
@@ -58,6 +59,7 @@ func start(info uintptr, magic uintptr) {
 	if rsdp = boot.RSDP; rsdp == 0 {
 		rsdp = acpi.FindRSDP(tableMemory{})
 	}
+	firmwareOEM = acpi.OEM(tableMemory{}, rsdp)
 	findACPIPower()
 	findAPICs()
 	initLAPIC()
@@ -204,6 +206,11 @@ func Modules() []Module {
 
 // RSDP is the physical address of ACPI's root pointer, 0 if there is none.
 func RSDP() uint64 { return rsdp }
+
+var firmwareOEM [6]byte
+
+// FirmwareOEM is who made the firmware, by its ACPI tables; empty if there are none.
+func FirmwareOEM() string { return strings.TrimRight(string(firmwareOEM[:]), " \x00") }
 
 // ACPITable returns the first ACPI table with this signature, its checksum
 // verified, or nil.

@@ -18,7 +18,8 @@ type backend struct {
 	s     *silicon
 	cpus  []cpu
 	tags  tags
-	slice uint64 // sliceNS in TSC ticks
+	slice uint64 // the longest stay in a guest, in TSC ticks
+	brief uint64 // briefNS in ticks
 }
 
 // A cpu is what this package keeps for each of the host's. Only code inside
@@ -74,7 +75,10 @@ func open(m machine, g x86.Guests) (*backend, error) {
 		s.xcr0 = 0 // the host itself runs without XSAVE
 	}
 	b := &backend{m: m, s: s, cpus: make([]cpu, m.numCPU())}
-	b.slice = max(m.tscHz()/(1_000_000_000/sliceNS), 1)
+	b.slice, b.brief = m.tscHz(), max(m.tscHz()/(1_000_000_000/briefNS), 1)
+	if mayBeBochs(m.firmware()) {
+		b.slice = max(m.tscHz()/(1_000_000_000/bochsNS), 1)
+	}
 	errs := make([]error, len(b.cpus))
 	for i := range b.cpus {
 		if b.cpus[i].vmxon, err = m.Alloc(4096, 4096); err != nil {

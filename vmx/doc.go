@@ -32,8 +32,8 @@
 //
 // # Every entry is bounded
 //
-// The VMX-preemption timer, or else the kernel's timer, ends every entry after
-// sliceNS at the latest. Hardware does not need that; Bochs 2.7 does: it holds
-// back external interrupts for as long as a guest stays in after an entry with
-// IF=0.
+// The VMX-preemption timer, or else the kernel's timer, ends every entry after a
+// second at the latest, and after bochsNS where the firmware says that this may be
+// Bochs. Bochs 2.7 holds back external interrupts for as long as a guest stays in
+// after an entry with IF=0.
 package vmx

@@ -46,6 +46,7 @@ type machine interface {
 	fenceNMIs(msr, value uint32)
 	tsc() uint64
 	tscHz() uint64
+	firmware() string
 	enable(revision uint32, region uint64) enableStatus
 	mem.Allocator
 }

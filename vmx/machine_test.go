@@ -33,6 +33,7 @@ type simulated struct {
 	tags    []uint16
 	timers  []uint64
 	nmis    int
+	oem     string
 	mces    int
 	dr      debugRegs
 	inside  bool
@@ -276,6 +277,7 @@ func (m *simulated) fenceNMIs(msr, value uint32) { m.nmi = []uint32{msr, value} 
 func (m *simulated) setTimer(tsc uint64)         { m.timers = append(m.timers, tsc) }
 func (m *simulated) tsc() uint64                 { return m.now.Add(1) }
 func (m *simulated) tscHz() uint64               { return 1_000_000_000 }
+func (m *simulated) firmware() string            { return m.oem }
 
 func (m *simulated) enable(revision uint32, region uint64) enableStatus {
 	m.on[m.thisCPU()] = true
@@ -301,7 +303,11 @@ var wide = vcpu.Policy{
 // start makes a VCPU on a simulated machine.
 func start(t *testing.T) (*simulated, *tables, *VCPU) {
 	t.Helper()
-	m := newMachine(t, "corei7_icelake_u")
+	return startOn(t, newMachine(t, "corei7_icelake_u"))
+}
+
+func startOn(t *testing.T, m *simulated) (*simulated, *tables, *VCPU) {
+	t.Helper()
 	b, err := open(m, x86.Untrusted)
 	if err != nil {
 		t.Fatal(err)

@@ -160,6 +160,7 @@ func (ring0) fenceNMIs(msr, value uint32)          { kernel.FenceNMIs(msr, value
 func (ring0) setTimer(tsc uint64)                  { kernel.SetTimer(tsc, 0) }
 func (ring0) tsc() uint64                          { return kernel.TSC() }
 func (ring0) tscHz() uint64                        { return kernel.TSCFrequency() }
+func (ring0) firmware() string                     { return kernel.FirmwareOEM() }
 
 func (ring0) Alloc(size, align uint64) (mem.Block, error) {
 	phys, data, err := kernel.AllocPhys(size, align)

@@ -8,8 +8,11 @@ import (
 	"godwit/vmm/vcpu/x86"
 )
 
-// sliceNS bounds one stay in the guest; doc.go says why.
-const sliceNS = 2_000_000
+// bochsNS bounds one stay in the guest where the machine may be Bochs; doc.go says why.
+const bochsNS = 2_000_000
+
+// mayBeBochs goes by the firmware's maker. Bochs's and QEMU's say the same.
+func mayBeBochs(oem string) bool { return oem == "BOCHS" || oem == "" }
 
 // A guest that leaves by itself will probably do so again soon. Then the Go runtime
 // need not be told that the thread is away: its next stay is brief, bounded by
@@ -237,7 +240,7 @@ func (v *VCPU) attach(cpu int) {
 	now := v.m.tsc()
 	v.sliceEnd = now + v.b.slice
 	if v.brief {
-		v.sliceEnd = now + v.b.slice*briefNS/sliceNS
+		v.sliceEnd = now + v.b.brief
 	}
 }
 

@@ -55,6 +55,14 @@ func validRSDP(mem Memory, p uint64) bool {
 	return b != nil && string(b[:8]) == rsdpSig && sum(b) == 0
 }
 
+// OEM is who made the firmware (OEMID, 5.2.5.3); zero if there is no ACPI.
+func OEM(mem Memory, rsdp uint64) (id [6]byte) {
+	if rsdp != 0 && validRSDP(mem, rsdp) {
+		copy(id[:], mem.Bytes(rsdp, 20)[9:])
+	}
+	return id
+}
+
 // Table returns the n-th table (from 0) with the given signature, or nil.
 func Table(mem Memory, rsdp uint64, sig string, n int) []byte {
 	if len(sig) != 4 {

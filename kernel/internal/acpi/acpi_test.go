@@ -37,6 +37,7 @@ func madtBody() []byte {
 func firmware() ram {
 	m := make(ram, 0x100000)
 	copy(m[0xf5b00:], rsdpSig)
+	copy(m[0xf5b09:], "ALASKA")
 	le.PutUint32(m[0xf5b10:], 0x1000)
 	m[0xf5b08] = -sum(m[0xf5b00:][:20])
 	madt, hpet := table("APIC", madtBody()), table("HPET", make([]byte, 20))
@@ -51,6 +52,12 @@ func TestTablesAreFoundFromTheBIOSArea(t *testing.T) {
 	p := FindRSDP(m)
 	if p != 0xf5b00 {
 		t.Fatalf("RSDP at %#x", p)
+	}
+	if id := OEM(m, p); string(id[:]) != "ALASKA" {
+		t.Errorf("made by %q", id)
+	}
+	if OEM(m, 0) != [6]byte{} || OEM(m, p+16) != [6]byte{} {
+		t.Error("a maker without an RSDP")
 	}
 	if b := Table(m, p, "HPET", 0); len(b) != headerSize+20 {
 		t.Errorf("HPET table of %d bytes", len(b))
