@@ -31,7 +31,8 @@
 //     waiting V_IRQ (event.go);
 //   - keeps a guest's breakpoints when the guest is left, and aborts when one is hit
 //     then, so guests have none there (vcpu.go);
-//   - lets other CPUs disturb the boot CPU's state (backend.go).
+//   - lets other CPUs disturb the boot CPU's state (backend.go);
+//   - can execute for ever what another CPU's store has replaced (stale.go).
 //
 // Bochs (seen: 2.7, model ryzen) does not load CR2 (world_amd64.s), nor take the next
 // RIP for an injected INT n (event.go), nor save DR6 when #DB is intercepted (exit.go).

@@ -90,6 +90,9 @@ func (v *VCPU) handleRare(e *vcpu.Exit, code uint64) bool {
 	case exitException + vcpu.VecAC:
 		v.queue(vcpu.Event{Valid: true, Type: vcpu.EventException, Vector: vcpu.VecAC, HasError: true})
 		return false
+	case exitSoftInt:
+		v.softInterrupt()
+		return false
 	case exitException + vcpu.VecMC:
 		return false // the kernel's handler has seen it
 	case exitReadCR + 4:

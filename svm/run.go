@@ -77,7 +77,7 @@ func (v *VCPU) Run(e *vcpu.Exit) error {
 				v.armDR()
 			}
 			// What outlasts this entry, or must be taken back at the next.
-			v.asked = v.injected.Valid || v.watching || v.wantNMI || v.drLive
+			v.asked = v.injected.Valid || v.watching || v.wantNMI || v.drLive || v.passing
 		}
 
 		switch {
@@ -106,6 +106,10 @@ func (v *VCPU) Run(e *vcpu.Exit) error {
 		own := false
 		if v.asked {
 			own = v.stepping && v.endStep()
+			if v.passing {
+				v.want(exitSoftInt, true)
+				v.passing = false
+			}
 			if v.pending.Valid || m.exitIntInfo&eventValid != 0 {
 				v.settleEvent()
 			}

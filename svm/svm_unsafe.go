@@ -20,6 +20,9 @@ func directPage(base uintptr, phys uint64) *[4096]byte {
 	return *(**[4096]byte)(unsafe.Pointer(&p))
 }
 
+// wordOf is the aligned word of a page that holds the byte at gpa.
+func wordOf(p *[4096]byte, gpa uint64) *uint32 { return (*uint32)(unsafe.Pointer(&p[gpa&0xffc])) }
+
 // tableOf sees a page as page-table entries.
 func tableOf(p *[4096]byte) *[512]uint64 { return (*[512]uint64)(unsafe.Pointer(p)) }
 

@@ -46,6 +46,7 @@ type VCPU struct {
 	drLive   bool // the guest may use DR0-3 without an exit
 	drUsed   bool // and has just asked for it
 	byHand   bool // drLive, or SPEC_CTRL is to be switched: see bringIn
+	passing  bool // the next stay executes INT n, which exits else (on TCG): see softInterrupt
 	deadline uint64
 	brief    bool // the next entry is one for PrivilegedBriefly
 	nudged   bool // the last one was made to end at once
@@ -109,6 +110,9 @@ func (v *VCPU) setUpControls() {
 		exitWBINVD, exitMONITOR, exitMWAIT, exitMWAITArmed, exitXSETBV,
 	} {
 		c.intercept(code)
+	}
+	if b.tcg() {
+		c.intercept(exitSoftInt) // see softInterrupt
 	}
 	p := &v.space.cfg.CPUID
 	if !p.RDTSCP {

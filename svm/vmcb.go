@@ -135,6 +135,7 @@ const (
 	exitRDPMC      = 0x06f
 	exitCPUID      = 0x072
 	exitIRET       = 0x074
+	exitSoftInt    = 0x075
 	exitINVD       = 0x076
 	exitPAUSE      = 0x077
 	exitHLT        = 0x078
