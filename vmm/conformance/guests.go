@@ -505,6 +505,38 @@ ebfa                 jmp .-0x6
 `}
 
 // Counts in two pages, together with other processors.
+// gPatch puts an INT3 at RSI and takes it away, and waits until gPatched, counting at
+// RBX, has passed twice, before it does so again; until there is something at RDI. It
+// says there that it is over.
+var gPatch = guest{64, `
+c606cc               mov byte ptr [rsi], 0xcc
+c60690               mov byte ptr [rsi], 0x90
+48ffc1               inc rcx
+488b03               mov rax, qword ptr [rbx]
+4883c002             add rax, 0x2
+483903               cmp qword ptr [rbx], rax
+72fb                 jb .-0x5
+803f00               cmp byte ptr [rdi], 0x0
+74e6                 jz .-0x1a
+c6470101             mov byte ptr [rdi+0x1], 0x1
+f4                   hlt
+`}
+
+var gPatched = guest{64, `
+90                   nop
+48ff03               inc qword ptr [rbx]
+807f0100             cmp byte ptr [rdi+0x1], 0x0
+74f6                 jz .-0xa
+f4                   hlt
+`}
+
+// gRetry64 returns to the INT3 that it handles.
+var gRetry64 = guest{64, `
+48ff0c24             dec qword ptr [rsp]
+48ffc5               inc rbp
+48cf                 iretq
+`}
+
 var gLockInc = guest{64, `
 f0ff03               lock inc dword ptr [rbx]
 f0ff8300100000       lock inc dword ptr [rbx+0x1000]

@@ -101,6 +101,12 @@ var hostileTests = []test{
 			copyWhileWriting(m, slat.DirtyBits)
 		}
 	}},
+	{"two processors, and one changes the other's code", long64, func(m *machine) {
+		if kernel.NumCPU() < 2 {
+			panic(skip{"needs two CPUs"})
+		}
+		changeCode(m)
+	}},
 }
 
 // survive runs whatever is in guest memory for a bounded time, and plays a VMM that
@@ -128,6 +134,50 @@ func (m *machine) survive(exits int) {
 		default: // halted, shut down, at a device, out of time
 			return
 		}
+	}
+}
+
+// changeCode has one VCPU put an INT3 into the loop of another and take it away again,
+// as Linux does when it changes its code: the other must always come past it.
+func changeCode(m *machine) {
+	const (
+		codeOf2 = codeAt + 0x800
+		stop    = dataAt + 0x1000
+	)
+	other, err := m.newCPU(1)
+	m.must(err)
+	defer func() { m.must(other.Close()) }()
+	s := m.prepare(gPatch)
+	copy(m.ram[codeOf2:], gPatched.bytes())
+	m.handler(vcpu.VecBP, gRetry64)
+	m.put64(dataAt, 0)
+	m.put64(stop, 0)
+	s.Regs.GPR[vcpu.RBX], s.Regs.GPR[vcpu.RSI], s.Regs.GPR[vcpu.RDI] = dataAt, codeOf2, stop
+	m.must(m.cpu.Load(s))
+	s.Regs.RIP = codeOf2
+	m.must(other.Load(s))
+
+	time.AfterFunc(500*time.Millisecond, func() { m.put64(stop, 1) })
+	var wg sync.WaitGroup
+	errs := make([]error, 2)
+	last := make([]vcpu.Reason, 2)
+	for i, cpu := range []vcpu.VCPU{m.cpu, other} {
+		cpu.SetDeadline(soon(20000))
+		wg.Go(func() {
+			var e vcpu.Exit
+			for errs[i] == nil && last[i] <= vcpu.ExitHost {
+				errs[i] = cpu.Run(&e)
+				last[i] = e.Reason
+			}
+		})
+	}
+	wg.Wait()
+	for i := range errs {
+		m.must(errs[i])
+	}
+	if last[0] != vcpu.ExitHLT || last[1] != vcpu.ExitHLT {
+		m.fail("after %d changes, %d rounds and %d INT3 the exits are %v at RIP %#x, and %v at %#x", m.reg(vcpu.RCX), m.get64(dataAt),
+			other.Regs().GPR[vcpu.RBP], last[0], m.cpu.Regs().RIP, last[1], other.Regs().RIP)
 	}
 }
 
