@@ -37,13 +37,14 @@ type cpu struct {
 	req  atomic.Uint32
 	mode atomic.Uint32
 
+	hangs atomic.Int64 // since when it has not taken an interrupt, in the machine's time, once that has been told; 0: it takes them
+
 	// The loop's own, or of who holds VM.ctl while no loop runs.
 	activity     vcpu.Activity
 	look         bool  // interrupts may have changed: see events and interrupts
 	armed        int64 // the deadline that the VCPU was told, in the machine's time
 	window       uint8 // the class asked for with WantInterrupt
 	windowSince  int64 // since when, for telling a hang
-	hangTold     bool
 	watch        watch
 	msrs         msrBank
 	tscOffset    uint64
@@ -203,7 +204,7 @@ func (c *cpu) interrupts() {
 		if vector, ok := c.lapic.Acknowledge(); ok {
 			c.v.Inject(vcpu.Event{Valid: true, Type: vcpu.EventInterrupt, Vector: vector})
 			c.stats.injected.Add(1)
-			c.windowSince = 0
+			c.takes()
 		}
 		class = c.lapic.Class()
 	}
@@ -215,7 +216,7 @@ func (c *cpu) interrupts() {
 		}
 	}
 	if class == 0 {
-		c.windowSince, c.hangTold = 0, false
+		c.takes()
 	}
 }
 
@@ -257,7 +258,7 @@ func (c *cpu) idle() {
 	}
 	start := c.vm.counter()
 	c.stats.resting.Store(start)
-	c.watch.rest(c.activity == vcpu.Halted && c.regs.RFLAGS&flagIF != 0)
+	c.rest(c.activity == vcpu.Halted && c.regs.RFLAGS&flagIF != 0)
 	c.mode.Store(modeHalted)
 	if c.req.Load() == 0 {
 		sleep(&c.req, wait)

@@ -1,7 +1,6 @@
 package vmm
 
 import (
-	"fmt"
 	"sync/atomic"
 	"time"
 )
@@ -171,12 +170,4 @@ func (h *Host) after(d time.Duration, f func()) (stop func() bool) {
 		return h.After(d, f)
 	}
 	return time.AfterFunc(d, f).Stop
-}
-
-// StatusText is Status for people, with what follows.
-func (i Info) StatusText() string {
-	if i.ResetIn == nil {
-		return i.Status
-	}
-	return fmt.Sprintf("%s, reset in %v", i.Status, (time.Duration(*i.ResetIn * float64(time.Second))).Round(time.Second))
 }

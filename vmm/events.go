@@ -62,6 +62,13 @@ func (vm *VM) first(key uint64) bool {
 	return true
 }
 
+// again lets first tell of something that is over.
+func (vm *VM) again(key uint64) {
+	vm.events.mu.Lock()
+	defer vm.events.mu.Unlock()
+	delete(vm.events.told, key)
+}
+
 // Events are the last ones.
 func (vm *VM) Events() []Event {
 	vm.events.mu.Lock()

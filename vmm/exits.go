@@ -50,7 +50,7 @@ func (c *cpu) exitWBINVD()  { c.skip(emulate.OpWBINVD) }
 
 func (c *cpu) exitWindow() {
 	c.look, c.window = true, 0
-	c.windowSince = 0
+	c.takes()
 }
 
 func (c *cpu) exitHLT() {

@@ -3,6 +3,7 @@ package vmm
 import (
 	"sync/atomic"
 
+	"godwit/vmm/device/vclock"
 	"godwit/vmm/vcpu"
 )
 
@@ -15,12 +16,21 @@ const hangAfter = 10 * nsPerSecond
 
 // checkHang tells of a processor that an interrupt waits for.
 func (c *cpu) checkHang() {
-	if c.windowSince == 0 || c.hangTold {
+	if c.windowSince == 0 || c.hangs.Load() != 0 {
 		return
 	}
 	if d := c.vm.clock.Now() - c.windowSince; d > hangAfter {
-		c.hangTold = true
+		c.hangs.Store(c.windowSince)
 		c.vm.event("CPU %d has not taken an interrupt for %d s: it hangs with interrupts off near RIP %#x; `vm nmi %s` makes many guests say where", c.index, d/nsPerSecond, c.regs.RIP, c.vm.cfg.Name)
+	}
+}
+
+// takes: no interrupt waits for the processor any more, or it can take the one that does.
+func (c *cpu) takes() {
+	c.windowSince = 0
+	if at := c.hangs.Load(); at != 0 {
+		c.hangs.Store(0)
+		c.vm.event("CPU %d hangs no more: it had not taken an interrupt for %d s", c.index, (c.vm.clock.Now()-at)/nsPerSecond)
 	}
 }
 
@@ -29,10 +39,8 @@ func (c *cpu) checkHang() {
 type watch struct {
 	next  int64        // when to look, in the machine's time
 	alive bool         // something has happened since the last look
-	since atomic.Int64 // spinning since; 0: not; restsForGood: nothing but NMI and INIT ends its sleep
+	since atomic.Int64 // spinning since; 0: not; negative: sleeping since, and nothing but NMI and INIT ends that
 }
-
-const restsForGood = -1
 
 func (w *watch) begin(now int64) {
 	w.next, w.alive = now+maxRun, true
@@ -49,12 +57,12 @@ func (w *watch) exit(r vcpu.Reason) {
 }
 
 // rest: the processor is about to sleep; wakes says that an interrupt can end that.
-func (w *watch) rest(wakes bool) {
+func (w *watch) rest(wakes bool, clock *vclock.Clock) {
 	w.alive = true
 	if wakes {
 		w.since.Store(0)
-	} else {
-		w.since.Store(restsForGood)
+	} else if w.since.Load() >= 0 {
+		w.since.Store(-max(1, clock.Now()))
 	}
 }
 
@@ -69,6 +77,7 @@ func (c *cpu) patrol() {
 	switch {
 	case w.alive || c.regs.RFLAGS&flagIF != 0:
 		w.since.Store(0)
+		c.vm.hangsNoMore()
 	case w.since.Load() <= 0:
 		w.since.Store(now)
 	case now-w.since.Load() >= hangAfter:
@@ -85,7 +94,7 @@ func (vm *VM) allHang(now int64) {
 			return
 		}
 	}
-	if vm.first(tellHang) {
+	if !vm.health.hung.Swap(true) && vm.first(tellHang) {
 		vm.event("it hangs: for %d s no processor has done anything but spin with interrupts off; `vm nmi %s` makes many guests say where", int64(hangAfter/nsPerSecond), vm.cfg.Name)
 	}
 }

@@ -9,16 +9,18 @@ import (
 
 // An Info is what there is to see of a machine.
 type Info struct {
-	Config  Config    `json:"config"`
-	Status  string    `json:"status"`
-	ResetIn *float64  `json:"reset_in_seconds,omitempty"` // seconds until it is reset after its crash
-	Uptime  float64   `json:"up_seconds"`                 // seconds that the guest has run since it booted; 0: it is not booted
-	TSC     TSCInfo   `json:"tsc"`
-	CPUs    []CPUInfo `json:"cpus"`
-	Ports   uint64    `json:"lost_ports"` // accesses that no device answered
-	MMIO    uint64    `json:"lost_mmio"`
-	Console int64     `json:"console_bytes"` // bytes written so far
-	Events  []Event   `json:"events"`
+	Config    Config    `json:"config"`
+	Status    string    `json:"status"`
+	Health    Health    `json:"health,omitempty"`           // while it runs or is paused
+	HealthFor float64   `json:"health_seconds,omitempty"`   // seconds for which that is so; of Well it is not known
+	ResetIn   *float64  `json:"reset_in_seconds,omitempty"` // seconds until it is reset after its crash
+	Uptime    float64   `json:"up_seconds"`                 // seconds that the guest has run since it booted; 0: it is not booted
+	TSC       TSCInfo   `json:"tsc"`
+	CPUs      []CPUInfo `json:"cpus"`
+	Ports     uint64    `json:"lost_ports"` // accesses that no device answered
+	MMIO      uint64    `json:"lost_mmio"`
+	Console   int64     `json:"console_bytes"` // bytes written so far
+	Events    []Event   `json:"events"`
 }
 
 // CPUInfo is one processor's.
@@ -34,6 +36,7 @@ type CPUInfo struct {
 // Info looks at the machine without disturbing it.
 func (vm *VM) Info() Info {
 	i := Info{Config: vm.cfg, Status: vm.Status().String(), Events: vm.Events()}
+	i.Health, i.HealthFor = vm.condition()
 	i.ResetIn = vm.resetIn()
 	switch vm.Status() {
 	case Running, Paused, Crashed:

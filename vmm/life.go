@@ -186,6 +186,8 @@ func (vm *VM) boot() error {
 		vm.events.mu.Unlock()
 	}
 	vm.booted()
+	vm.health.panicked.Store(0)
+	vm.health.hung.Store(false)
 	if err := vm.setTSC(vm.host.TSCHz); err != nil { // the guest will measure it
 		return err
 	}
@@ -201,7 +203,9 @@ func (vm *VM) boot() error {
 		c.msrs.reset()
 		c.systemTime, c.wallClock = 0, 0
 		c.tscOffset = -vm.stoppedAt // the guest's counter begins at zero
-		c.windowSince, c.hangTold = 0, false
+		c.windowSince = 0
+		c.hangs.Store(0)
+		c.watch.since.Store(0)
 	}
 	return nil
 }

@@ -31,6 +31,7 @@ func (w *panicWatch) WriteByte(b byte) error {
 // panicked tells the operator once, whoever learns of it first. It may be called with
 // a device's lock held.
 func (vm *VM) panicked(crashKernel bool) {
+	vm.health.panicked.CompareAndSwap(0, max(1, vm.clock.Now()))
 	switch {
 	case crashKernel && vm.first(tellCrashKernel):
 		go vm.event("the guest's kernel panicked, and its crash kernel takes over")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"slices"
 
@@ -182,7 +183,8 @@ func (c cpuState) LoadState(v uint16, r *state.Reader) error {
 	c.tscOffset = s.TSC - c.vm.stoppedAt
 	c.msrs = bank
 	c.systemTime, c.wallClock, c.clockVersion = system, wall, version
-	c.windowSince, c.hangTold = 0, false
+	c.windowSince = 0
+	c.hangs.Store(0)
 	return nil
 }
 
@@ -294,8 +296,11 @@ func (vm *VM) parts() []state.Device {
 	for _, c := range vm.cpus {
 		p = append(p, cpuState{c})
 	}
-	return append(p, bootState{vm})
+	return append(p, bootState{vm}, healthState{vm})
 }
+
+// optional tells the sections that a reader may do without.
+func optional(name string) bool { return name == bootSection || name == healthSection }
 
 // SaveState writes all of a paused machine but its memory.
 func (vm *VM) SaveState(w io.Writer) error {
@@ -306,7 +311,7 @@ func (vm *VM) SaveState(w io.Writer) error {
 	}
 	for _, d := range vm.parts() {
 		save := state.Save
-		if d.StateName() == bootSection {
+		if optional(d.StateName()) {
 			save = state.SaveOptional
 		}
 		if err := save(w, d); err != nil {
@@ -360,7 +365,7 @@ func (vm *VM) load(r io.Reader) error {
 		delete(missing, s.Name)
 		sections[s.Name] = s
 	}
-	delete(missing, bootSection)
+	maps.DeleteFunc(missing, func(name string, _ state.Device) bool { return optional(name) })
 	if len(missing) > 0 {
 		names := make([]string, 0, known)
 		for n := range missing {

@@ -59,6 +59,7 @@ type VM struct {
 	asked  atomic.Uint32 // a request of the guest's own, see ask
 	group  atomic.Uint32 // pages that a write fault opens
 	events events
+	health health
 
 	// ctl is held by whoever changes what the machine does. It guards the rest.
 	ctl       sync.Mutex

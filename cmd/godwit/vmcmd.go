@@ -446,7 +446,7 @@ func (h *host) cmdVMConsole(c *shell.Call) error {
 
 // showConsole shows what the guest prints, and in brackets what becomes of the machine, until ctx ends.
 func showConsole(ctx context.Context, out io.Writer, vm *vmm.VM, buf []byte) error {
-	was, began := vm.Status(), vm.Info().Console
+	was, did, began := vm.Status(), vmm.Well, vm.Info().Console
 	var old replay
 	for pos := int64(0); ctx.Err() == nil; {
 		look, cancel := context.WithTimeout(ctx, lookAgain)
@@ -469,18 +469,35 @@ func showConsole(ctx context.Context, out io.Writer, vm *vmm.VM, buf []byte) err
 			pos = next
 			continue
 		}
-		if is := vm.Status(); is != was {
-			was = is
-			what := "is " + is.String()
-			if is == vmm.Deleted {
-				what = "has left this host, or was deleted; ^] returns to the host"
-			}
+		is, does := vm.Status(), vm.Health()
+		if does == "" {
+			does = vmm.Well
+		}
+		what := ""
+		switch {
+		case is == was && does != did:
+			what = healthNews[does]
+		case is == was:
+		case is == vmm.Deleted:
+			what = "has left this host, or was deleted; ^] returns to the host"
+		default:
+			what = "is " + is.String()
+		}
+		was, did = is, does
+		if what != "" {
 			if _, err := fmt.Fprintf(out, "\r\n[%s %s]\r\n", vm.Name(), what); err != nil {
 				return err
 			}
 		}
 	}
 	return nil
+}
+
+var healthNews = map[vmm.Health]string{
+	vmm.Well:     "goes on",
+	vmm.Hangs:    "hangs; ^] returns to the host, where vm nmi makes many guests say where, and vm reset ends it",
+	vmm.Panicked: "runs a kernel that panicked; ^] returns to the host, where vm reset ends it",
+	vmm.Halted:   "has halted for good; ^] returns to the host, where vm reset starts it again",
 }
 
 // lookAgain is how often a console without output looks at its machine.
