@@ -1,18 +1,14 @@
 package kernel
 
-import (
-	"io"
-	"sync"
-	"time"
-	"unsafe"
-
-	"github.com/usbarmory/tamago/soc/intel/uart"
-)
+import "github.com/usbarmory/tamago/soc/intel/uart"
 
 // COM1 (PC16550D). TamaGo's driver names the registers and raises the modem lines;
 // the line's format it leaves alone, and firmware may have left anything there. Its
 // Tx is not used: without a UART it would wait for ever.
 var com1 = uart.UART{Index: 1, Base: 0x3f8, DTR: true, RTS: true}
+
+// Tests put a UART of their own here.
+var comIn, comOut = In8, Out8
 
 const (
 	lcr8N1     = 3
@@ -48,23 +44,23 @@ var early struct {
 const earlyLooks = 20_000
 
 func initSerial() {
-	Out8(com1.Base+uart.IER, 0)
-	Out8(com1.Base+uart.LCR, lcr8N1) // for the receiver to be at hand
+	comOut(com1.Base+uart.IER, 0)
+	comOut(com1.Base+uart.LCR, lcr8N1) // for the receiver to be at hand
 	for looks := 0; early.n < len(early.b) && looks < earlyLooks; looks++ {
 		if received() {
-			early.b[early.n] = In8(com1.Base + uart.RBR)
+			early.b[early.n] = comIn(com1.Base + uart.RBR)
 			early.n++
 			looks = 0
 		} else if early.n == 0 {
 			break
 		}
 	}
-	Out8(com1.Base+uart.LCR, lcrDLAB)
-	Out8(com1.Base, baudDivide)
-	Out8(com1.Base+1, 0)
-	Out8(com1.Base+uart.LCR, lcr8N1)
-	Out8(com1.Base+uart.FCR, fcrEnable)
-	if In8(com1.Base+iir)&iirFIFOs != iirFIFOs {
+	comOut(com1.Base+uart.LCR, lcrDLAB)
+	comOut(com1.Base, baudDivide)
+	comOut(com1.Base+1, 0)
+	comOut(com1.Base+uart.LCR, lcr8N1)
+	comOut(com1.Base+uart.FCR, fcrEnable)
+	if comIn(com1.Base+iir)&iirFIFOs != iirFIFOs {
 		txBurst = 1
 	}
 	com1.Init()
@@ -73,9 +69,11 @@ func initSerial() {
 // received reports whether a byte has come. Where there is no UART every register reads
 // as all ones.
 func received() bool {
-	v := In8(com1.Base + uart.LSR)
-	return v&(1<<uart.LSR_DR) != 0 && v != 0xff
+	v := comIn(com1.Base + uart.LSR)
+	return v&(1<<uart.LSR_DR) != 0 && v != noUART
 }
+
+const noUART = 0xff
 
 // What the console wrote waits here until the UART takes it.
 var (
@@ -98,14 +96,14 @@ const (
 // putc writes one character, waiting for the transmitter for a bounded time so that a
 // machine without COM1 still runs.
 func putc(c byte) {
-	for i := 0; In8(com1.Base+uart.LSR)&(1<<uart.LSR_THRE) == 0; i++ {
+	for i := 0; comIn(com1.Base+uart.LSR)&(1<<uart.LSR_THRE) == 0; i++ {
 		if i >= txPatience {
 			txPatience = txLeast
 			return
 		}
 	}
 	txPatience = txMost
-	Out8(com1.Base+uart.THR, c)
+	comOut(com1.Base+uart.THR, c)
 }
 
 func emit(c byte) {
@@ -119,7 +117,7 @@ func emit(c byte) {
 // if all is set, everything.
 func drainSerial(all bool) {
 	for txHead != txTail {
-		if In8(com1.Base+uart.LSR)&(1<<uart.LSR_THRE) == 0 {
+		if comIn(com1.Base+uart.LSR)&(1<<uart.LSR_THRE) == 0 {
 			if !all {
 				return
 			}
@@ -128,7 +126,7 @@ func drainSerial(all bool) {
 			continue
 		}
 		for i := 0; i < txBurst && txHead != txTail; i++ {
-			Out8(com1.Base+uart.THR, txRing[txHead%uint32(len(txRing))])
+			comOut(com1.Base+uart.THR, txRing[txHead%uint32(len(txRing))])
 			txHead++
 		}
 	}
@@ -153,145 +151,4 @@ func printUint(v uint64) {
 		printUint(v / 10)
 	}
 	emit('0' + byte(v%10))
-}
-
-// A serialPort is COM1 as the console sees it.
-type serialPort struct {
-	mu    sync.Mutex
-	more  sync.Cond
-	input []byte
-	wmu   sync.Mutex
-}
-
-// maxInput bounds what is kept of input nobody reads.
-const maxInput = 64 << 10
-
-var console struct {
-	once sync.Once
-	port serialPort
-	irq  bool // the UART's interrupt works
-}
-
-// SerialConsole is COM1: input driven by interrupts, output buffered and flushed
-// on panic.
-func SerialConsole() io.ReadWriter {
-	p := &console.port
-	console.once.Do(func() {
-		p.more.L = &p.mu
-		p.input = append(p.input, early.b[:early.n]...)
-		if running {
-			go p.serve()
-		}
-	})
-	return p
-}
-
-// serve answers the UART's interrupts; where there are none it looks every few
-// milliseconds. It goes on until the UART asks for nothing: only then does the line
-// fall, and an edge tell of what comes next.
-func (p *serialPort) serve() {
-	irq, err := ISAInterrupt(irqCOM1)
-	console.irq = err == nil
-	for {
-		for {
-			p.receive()
-			critical(transmit, nil)
-			if In8(com1.Base+iir)&iirNone != 0 {
-				break
-			}
-		}
-		if err != nil {
-			time.Sleep(5 * time.Millisecond)
-			continue
-		}
-		irq.Ack()
-		irq.Wait(-1)
-	}
-}
-
-func (p *serialPort) receive() {
-	p.mu.Lock()
-	for received() {
-		if c := In8(com1.Base + uart.RBR); len(p.input) < maxInput {
-			p.input = append(p.input, c)
-		}
-	}
-	if len(p.input) > 0 {
-		p.more.Signal()
-	}
-	p.mu.Unlock()
-}
-
-func transmit(unsafe.Pointer) {
-	com1Lock.lock()
-	drainSerial(false)
-	wantEmpty()
-	com1Lock.unlock()
-}
-
-// wantEmpty asks for an interrupt at the transmitter's next empty if output waits.
-func wantEmpty() {
-	if !console.irq {
-		return
-	}
-	v := uint8(ierData)
-	if txHead != txTail {
-		v |= ierEmpty
-	}
-	Out8(com1.Base+uart.IER, v)
-}
-
-// Read waits for input.
-func (p *serialPort) Read(b []byte) (int, error) {
-	if len(b) == 0 {
-		return 0, nil
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	for len(p.input) == 0 {
-		p.more.Wait()
-	}
-	n := copy(b, p.input)
-	p.input = append(p.input[:0], p.input[n:]...)
-	return n, nil
-}
-
-type txCall struct {
-	data unsafe.Pointer
-	n    uintptr
-	done uintptr
-}
-
-// queueOutput takes as much as the ring has room for.
-func queueOutput(arg unsafe.Pointer) {
-	a := (*txCall)(arg)
-	com1Lock.lock()
-	for a.done < a.n && txTail-txHead < uint32(len(txRing)) {
-		txRing[txTail%uint32(len(txRing))] = *(*byte)(unsafe.Add(a.data, a.done))
-		txTail++
-		a.done++
-	}
-	drainSerial(false)
-	wantEmpty()
-	com1Lock.unlock()
-}
-
-// Write queues output. It waits only while the queue is full.
-func (p *serialPort) Write(b []byte) (int, error) {
-	if !running {
-		return 0, errNotRunning
-	}
-	p.wmu.Lock()
-	defer p.wmu.Unlock()
-	done := 0
-	for done < len(b) {
-		chunk := b[done:min(len(b), done+4096)] // short with interrupts off
-		a := txCall{data: unsafe.Pointer(unsafe.SliceData(chunk)), n: uintptr(len(chunk))}
-		critical(queueOutput, unsafe.Pointer(&a))
-		done += int(a.done)
-		if int(a.done) < len(chunk) {
-			time.Sleep(time.Millisecond)
-		}
-	}
-	return done, nil
 }
