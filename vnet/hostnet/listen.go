@@ -58,14 +58,14 @@ func (l *listener) Accept() (net.Conn, error) {
 	l.wq.EventRegister(&entry)
 	defer l.wq.EventUnregister(&entry)
 	for {
-		select {
-		case <-l.closed: // the stack says "invalid state" then
-			return nil, l.fail(net.ErrClosed)
-		default:
-		}
 		ep, wq, terr := l.ep.Accept(nil)
 		if terr == nil {
 			return &Conn{gonet.NewTCPConn(wq, ep), ep}, nil
+		}
+		select {
+		case <-l.closed: // asked after Accept: the stack says "invalid state" then
+			return nil, l.fail(net.ErrClosed)
+		default:
 		}
 		if _, again := terr.(*tcpip.ErrWouldBlock); !again {
 			return nil, l.fail(errors.New(terr.String()))

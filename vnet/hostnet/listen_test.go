@@ -10,6 +10,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/network/ipv4"
+	"gvisor.dev/gvisor/pkg/waiter"
 )
 
 var (
@@ -114,4 +115,29 @@ func TestClosingAListenerEndsItsAccept(t *testing.T) {
 		t.Fatal(err)
 	}
 	again.Close()
+}
+
+// closing is an endpoint whose listener is closed while Accept is on its way to it.
+type closing struct {
+	tcpip.Endpoint
+	close func() error
+}
+
+func (c closing) Accept(peer *tcpip.FullAddress) (tcpip.Endpoint, *waiter.Queue, tcpip.Error) {
+	c.close()
+	return c.Endpoint.Accept(peer)
+}
+
+// Whoever serves takes net.ErrClosed for the end, and all else for a fault.
+func TestAnAcceptThatCrossesCloseEndsAsClosed(t *testing.T) {
+	a, _ := pair(t, nil)
+	at, err := a.Listen("tcp", ":7000")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := at.(*listener)
+	l.ep = closing{l.ep, l.Close}
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Error(err)
+	}
 }
