@@ -128,6 +128,20 @@ func TestTheWayOutOfAGuest(t *testing.T) {
 	}
 }
 
+// Where the guest changes SPEC_CTRL by itself, what it made of it is read before the host's
+// value takes its place.
+func TestTheWayOutOfAGuestThatOwnsSpecCtrl(t *testing.T) {
+	var f frame
+	m := asmtrace.Machine{Lfence: 1, Memory: map[int64]uint64{
+		int64(unsafe.Offsetof(f.fence)): uint64(x86.FenceIBRS), int64(unsafe.Offsetof(f.keep)): 1,
+	}}
+	got, err := m.Run(uintptr(exitAddress()))
+	want := append(slices.Repeat([]string{"call"}, 32), "rdmsr 48", "wrmsr 48=1", "lfence")
+	if err != nil || !slices.Equal(got.Events, want) {
+		t.Errorf("%q, want %q; %v", got.Events, want, err)
+	}
+}
+
 // And the code before it: VERW is last, when the registers are the guest's.
 func TestTheWayIntoAGuest(t *testing.T) {
 	var f frame

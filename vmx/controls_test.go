@@ -218,3 +218,50 @@ func TestNMIsLeaveNoGuestWithLess(t *testing.T) {
 		t.Errorf("NMIs begin with %#x, want %#x", m.nmi, want)
 	}
 }
+
+// Where each entry and exit writes SPEC_CTRL, a guest whose model has all of it does so
+// without an exit: its system calls would each cost two otherwise.
+func TestGuestsOwnSpecCtrlWhereItIsWrittenAtEachExit(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		edx7 uint32
+		caps uint64
+		x86.Controls
+		own bool
+	}{
+		{"all of it", everything, 0, allControls, true},
+		{"not SSBD, which the processor would take", everything, 0, x86.Controls{SpecCtrl: x86.SpecIBRS | x86.SpecSTIBP}, false},
+		{"none", everything, 0, x86.Controls{IBPB: true}, false},
+		{"enhanced IBRS", everything | edxCaps, 1 << 1, allControls, false},
+	} {
+		m, v, err := openWith(t, c.edx7, c.caps, c.Controls)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, half := range []int{0, 2048} { // reads, writes
+			if open := v.s.msr.Data[half+x86.MSRSpecCtrl/8]>>(x86.MSRSpecCtrl%8)&1 == 0; open != c.own {
+				t.Errorf("%s: open is %v", c.name, open)
+			}
+		}
+		if !c.own {
+			continue
+		}
+		m.guest = func(g *guest) {
+			if g.f.keep != 1 || g.f.spec != 0 {
+				t.Errorf("%s: keep %d, %#x", c.name, g.f.keep, g.f.spec)
+			}
+			g.f.spec = x86.SpecSSBD | x86.SpecIBRS | 1<<9 // as the world switch read it
+			g.exit(reasonCPUID, 0)
+		}
+		run(t, v)
+		if got := v.Get(vcpu.SpecCtrl); got != x86.SpecSSBD|x86.SpecIBRS {
+			t.Errorf("%s: SPEC_CTRL is %#x", c.name, got)
+		}
+		var s vcpu.State
+		v.Save(&s)
+		load(t, v, &s) // what it saved can be loaded
+		if v.frame.spec != x86.SpecSSBD|x86.SpecIBRS {
+			t.Errorf("%s: loaded, the next entry writes %#x", c.name, v.frame.spec)
+		}
+	}
+}

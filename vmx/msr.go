@@ -109,11 +109,14 @@ func (v *VCPU) writeMSR(r vcpu.Reg, x uint64) bool {
 }
 
 // setSpecCtrl gives the guest's SPEC_CTRL a value that the model allows. While the guest
-// runs the host's bits are on as well. Writes exit, always: the processor would let the
-// guest clear the host's bits, and set some that its model lacks.
+// runs the host's bits are on as well. Writes exit: the processor would let the guest clear
+// the host's bits, and set some that its model lacks. Attach and detach write it: between,
+// what the host executes has the guest's bits and its own.
 //
-// Where IBRS is written at each exit, each entry writes the guest's value; elsewhere attach
-// and detach do: between, what the host executes has the guest's bits and its own.
+// Where IBRS is written at each exit, for it is not the enhanced kind, each entry writes the
+// guest's value, and the host has no bits of its own there. Kernels write it at each system
+// call then (Retbleed), so they do it without an exit, and each exit finds it out, if the
+// model has all that the processor would take.
 func (v *VCPU) setSpecCtrl(x uint64) {
 	v.reg[vcpu.SpecCtrl] = x
 	b := &v.b.s.barriers

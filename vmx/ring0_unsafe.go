@@ -22,6 +22,7 @@ type frame struct {
 	verw     uint64  // 1: VERW before the guest
 	fence    uint64  // an x86.Fence
 	spec     uint64  // SPEC_CTRL in the guest, with FenceIBRS
+	keep     uint64  // 1: the guest changes it without an exit
 }
 
 const (

@@ -282,6 +282,9 @@ func (v *VCPU) detach(cpu int) {
 	v.swapMSR(msrLSTAR, c.lstar, v.reg[vcpu.LSTAR])
 	v.swapMSR(msrSFMASK, c.sfmask, v.reg[vcpu.SFMASK])
 	v.swapMSR(x86.MSRSpecCtrl, v.b.s.barriers.SpecCtrl, v.specCtrl)
+	if v.s.ownSpec {
+		v.reg[vcpu.SpecCtrl] = v.frame.spec & v.s.cfg.CPUID.Controls.SpecCtrl
+	}
 	if v.drLoaded {
 		v.m.getDR(&v.dr)
 		v.drLoaded = false

@@ -31,6 +31,8 @@ type space struct {
 
 	ioA, ioB, msr mem.Block
 
+	ownSpec bool // guests reach SPEC_CTRL without an exit: see setSpecCtrl
+
 	mu     sync.Mutex // guards changes of vcpus
 	vcpus  atomic.Pointer[[]*VCPU]
 	closed bool
@@ -108,6 +110,7 @@ func (b *backend) NewSpace(cfg vcpu.SpaceConfig) (vcpu.Space, error) {
 // take but must not have exit all the same.
 func (s *space) openMSRs() {
 	p := &s.cfg.CPUID
+	s.ownSpec = s.b.s.barriers.Exit == x86.FenceIBRS && p.Controls.SpecCtrl != 0 && p.Controls.SpecCtrl == s.b.s.offered.SpecCtrl
 	for _, m := range []struct {
 		msr         uint32
 		read, write bool
@@ -119,6 +122,7 @@ func (s *space) openMSRs() {
 		{msrEFER, true, false},
 		{msrSTAR, true, false}, {msrLSTAR, true, false}, {msrCSTAR, true, false}, {msrSFMASK, true, false},
 		{msrTSCAux, p.RDTSCP, false},
+		{x86.MSRSpecCtrl, s.ownSpec, s.ownSpec},
 		{x86.MSRPredCmd, false, p.Controls.IBPB},
 		{x86.MSRFlushCmd, false, p.Controls.FlushL1D},
 	} {

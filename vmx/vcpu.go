@@ -158,6 +158,9 @@ func (v *VCPU) alloc() (err error) {
 	putRevision(v.vmcs, v.b.s.revision)
 	v.frame.xarea = uintptr(unsafe.Pointer(&v.xarea.Data[0]))
 	v.frame.xmask = v.s.layout.mask
+	if v.s.ownSpec {
+		v.frame.keep = 1
+	}
 	if v.b.s.has(secondaryControls, secVPID) {
 		v.vpid, err = v.b.tags.take()
 	}

@@ -192,6 +192,12 @@ TEXT ·hostWorld(SB),NOSPLIT|NOFRAME,$0
 	JHI	barrier
 	FILL_RETURNS
 	MOVL	$MSR_SPEC_CTRL, CX
+	CMPQ	frame_keep(R15), $0
+	JEQ	ours
+	RDMSR
+	MOVL	AX, frame_spec(R15)
+	XORL	DX, DX
+ours:
 	MOVL	$const_specIBRS, AX
 	WRMSR
 	JMP	fenced

@@ -11,7 +11,7 @@ import (
 	"golang.org/x/arch/x86/x86asm"
 )
 
-// A Trace is what happened, in order: "wrmsr 49=1", "call", "ret", "lfence", "verw",
+// A Trace is what happened, in order: "wrmsr 49=1", "rdmsr 48", "call", "ret", "lfence", "verw",
 // "div", and what ends it, "vmrun", "vmlaunch", "vmresume" or Stop's reason.
 type Trace struct {
 	Events []string
@@ -179,6 +179,8 @@ func (m *Machine) step(in *x86asm.Inst, next uintptr) (to uintptr, jumps bool) {
 		}
 	case x86asm.WRMSR:
 		m.event(fmt.Sprintf("wrmsr %x=%x", m.reg[x86asm.RCX], m.reg[x86asm.RDX]<<32|m.reg[x86asm.RAX]))
+	case x86asm.RDMSR:
+		m.event(fmt.Sprintf("rdmsr %x", m.reg[x86asm.RCX]))
 	case x86asm.VERW:
 		m.event("verw")
 	case x86asm.DIV:
