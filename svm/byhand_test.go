@@ -63,6 +63,7 @@ func TestSpecCtrlIsSwitchedOnlyForWhoeverUsesIt(t *testing.T) {
 			}
 			var s, again vcpu.State
 			v.Save(&s)
+			v.Set(vcpu.SpecCtrl, 0)
 			if err := v.Load(&s); err != nil {
 				t.Fatal(err)
 			}

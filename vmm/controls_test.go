@@ -2,6 +2,7 @@ package vmm
 
 import (
 	"bytes"
+	"encoding/binary"
 	"strings"
 	"testing"
 
@@ -159,5 +160,47 @@ func TestSpecCtrlAfterINIT(t *testing.T) {
 	c.initSignal()
 	if v, _ := c.readMSR(x86.MSRSpecCtrl); v != x86.SpecSTIBP {
 		t.Errorf("after INIT SPEC_CTRL is %#x", v)
+	}
+}
+
+// A native machine tells the next host whose processor it was made on, and goes on only on
+// one that says the same of itself.
+func TestANativeMachineTakesItsIdentityAlong(t *testing.T) {
+	host := func(vendor string, caps uint64) *rig {
+		r := newRig(printer)
+		c := r.b.Capabilities()
+		c.ArchCapabilities = caps
+		r.b.Caps = c
+		r.Host.CPU = cpuid.NewHost(func(l, sub uint32) (a, b, cx, d uint32) {
+			a, b, cx, d = fakecpu.CPUID(l, sub)
+			le := binary.LittleEndian
+			if l == 0 {
+				b, cx, d = le.Uint32([]byte(vendor)), le.Uint32([]byte(vendor[8:])), le.Uint32([]byte(vendor[4:]))
+			}
+			return a, b, cx, d
+		}, c)
+		return r
+	}
+	from := withControls(t, host("GenuineIntel", 1<<5|1<<7), "native")
+	c := from.cpus[0]
+	if v, ok := c.readMSR(x86.MSRArchCapabilities); !ok || v != 1<<5 || c.writeMSR(x86.MSRArchCapabilities, v) {
+		t.Errorf("capabilities %#x, %v", v, ok)
+	}
+	to, err := NewFromSpec(host("GenuineIntel", 1<<5).Host, from.Spec())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer to.Abandon()
+	if err := to.LoadState(bytes.NewReader(saved(t, from))); err != nil {
+		t.Fatal(err)
+	}
+	if v, _ := to.cpus[0].readMSR(x86.MSRArchCapabilities); v != 1<<5 {
+		t.Errorf("moved, the capabilities are %#x", v)
+	}
+	for want, r := range map[string]*rig{"lacks mds_no": host("GenuineIntel", 0), "lacks a GenuineIntel processor": host("AuthenticAMD", 0)} {
+		if _, err := NewFromSpec(r.Host, from.Spec()); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error is %v", err)
+		}
+		r.leaks(t)
 	}
 }

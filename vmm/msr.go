@@ -139,6 +139,9 @@ func (c *cpu) readMSR(msr uint32) (uint64, bool) {
 		if c.hasSpecCtrl(msr) {
 			return c.v.Get(vcpu.SpecCtrl), true
 		}
+		if msr == x86.MSRArchCapabilities && c.vm.archCapabilities != 0 {
+			return c.vm.archCapabilities, true
+		}
 		c.vm.unknownMSR(c, msr, false)
 		return 0, false
 	}

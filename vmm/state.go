@@ -24,6 +24,8 @@ type spec struct {
 	Model    string   `json:"model"`
 	PhysBits uint8    `json:"phys_bits"`
 	Features []string `json:"features"`
+	// Identity is there for models that show a real processor's.
+	Identity *cpuid.Identity `json:"identity,omitempty"`
 	// Files are those that Config names: kernel, initrd, modules.
 	Files []fileSum `json:"files"`
 }
@@ -34,7 +36,7 @@ func (vm *VM) spec() spec {
 			vm.sums = vm.files.sums()
 		}
 	})
-	return spec{vm.cfg, vm.model.Name, vm.model.PhysBits, vm.model.Features(), vm.sums}
+	return spec{vm.cfg, vm.model.Name, vm.model.PhysBits, vm.model.Features(), vm.model.ID, vm.sums}
 }
 
 // Spec describes the machine to the host it will move to.
@@ -63,7 +65,7 @@ func NewFromSpec(h *Host, b []byte) (*VM, error) {
 	if n := 2 + len(s.Config.Modules); len(s.Files) != n {
 		return nil, fmt.Errorf("vm %s: it names %d files and describes %d", s.Config.Name, n, len(s.Files))
 	}
-	m, err := cpuid.FromFeatures(s.Model, s.PhysBits, s.Features)
+	m, err := cpuid.FromFeatures(s.Model, s.PhysBits, s.Features, s.Identity)
 	if err == nil {
 		err = h.CPU.Check(m)
 	}
@@ -105,7 +107,7 @@ func (m machineState) LoadState(_ uint16, r *state.Reader) error {
 	case s.Config.Memory != have.Config.Memory || s.Config.CPUs != have.Config.CPUs:
 		return fmt.Errorf("it is of a machine with %d MiB and %d CPUs; this one has %d MiB and %d",
 			s.Config.Memory>>20, s.Config.CPUs, have.Config.Memory>>20, have.Config.CPUs)
-	case s.Model != have.Model || s.PhysBits != have.PhysBits || !slices.Equal(s.Features, have.Features):
+	case s.Model != have.Model || s.PhysBits != have.PhysBits || !slices.Equal(s.Features, have.Features) || !s.Identity.Equal(have.Identity):
 		return fmt.Errorf("it is of a machine with another CPU model (%q)", s.Model)
 	case hz < leastTSCHz || hz > mostTSCHz:
 		return fmt.Errorf("its TSC can not run at %d Hz", hz)

@@ -41,7 +41,8 @@ type VM struct {
 	sums  []fileSum // of files; nil: not computed yet
 	model *cpuid.Model
 
-	controls x86.Controls // of the model
+	controls         x86.Controls // of the model, as what follows
+	archCapabilities uint64
 
 	pace   atomic.Pointer[pace] // of the counter: see tsc.go
 	tsc    atomic.Pointer[TSCInfo]
@@ -114,7 +115,7 @@ func build(h *Host, cfg Config, files Files, model *cpuid.Model) (_ *VM, err err
 	}
 	vm.ram.tables = vm.tables
 	policy := model.Policy()
-	vm.controls = policy.Controls
+	vm.controls, vm.archCapabilities = policy.Controls, model.ArchCapabilities()
 	if vm.space, err = h.Backend.NewSpace(vcpu.SpaceConfig{Name: cfg.Name, Tables: vm.tables, CPUID: policy}); err != nil {
 		return nil, err
 	}

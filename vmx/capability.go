@@ -86,6 +86,7 @@ type silicon struct {
 	zeroLength bool   // software events may have instruction length 0
 	barriers   x86.Barriers
 	offered    x86.Controls // to guests, against speculation
+	says       uint64       // IA32_ARCH_CAPABILITIES
 	closed     []x86.Mitigation
 	warnings   []string // of the barriers
 	smallCode  bool     // large pages of EPT must not be executable
@@ -198,6 +199,7 @@ func (s *silicon) protect(p probe, g x86.Guests) {
 	asked := x86.Processor{CPUID: p.cpuid, Read: p.rdmsrSafe} // Intel's tells all by itself
 	s.barriers = x86.FindBarriers(true, asked, g)
 	s.offered = x86.FindControls(p.cpuid)
+	s.says = x86.ArchCapabilities(p.cpuid, p.rdmsrSafe)
 	s.closed, s.warnings = x86.Mitigations(true, s.barriers, asked), s.barriers.Notes()
 }
 
@@ -225,8 +227,11 @@ func (s *silicon) capabilities() vcpu.Capabilities {
 		TSCScaling:    s.tscScaling(),
 		XCR0:          s.xcr0,
 		Controls:      s.offered,
-		Mitigations:   s.closed,
-		Notes:         slices.Clone(s.warnings),
+
+		ArchCapabilities: s.says,
+
+		Mitigations: s.closed,
+		Notes:       slices.Clone(s.warnings),
 	}
 	note := func(missing bool, text string) {
 		if missing {

@@ -23,7 +23,7 @@ func (h *host) vmCommands() []*shell.Command {
 			Summary: "make a machine; it does not run yet",
 			Detail: "FILE is module:NAME (a boot module), http://HOST/PATH or tftp://HOST/PATH.\n" +
 				"mem defaults to 512M, cpus to 1, cpu to the model that both vendors satisfy (cpu=list lists them; +spec behind a\n" +
-				"model gives the guest controls against speculation among its own programs).\n" +
+				"model, and cpu=native, give the guest what it needs against speculation among its own programs).\n" +
 				"kernel is a Linux bzImage, a PVH ELF or a Multiboot1 ELF; module= is for the last.\n" +
 				"on_crash=reset resets a guest that crashes: at once, and if it goes on crashing after pauses of 1, 2, 4 ... up to\n" +
 				"300 seconds, until it has run for ten minutes.",
@@ -149,7 +149,7 @@ func (h *host) completeCreate(args []string, word string) []string {
 		for _, m := range cpuid.Models() {
 			values = append(values, m.Name)
 		}
-		values = append(values, "host")
+		values = append(values, cpuid.Host, cpuid.Native)
 	case "on_crash":
 		values = []string{"stop", "reset"}
 	}
@@ -203,6 +203,7 @@ func (h *host) cmdVMCreate(c *shell.Call) error {
 					fmt.Fprintf(c.Out, "%s\n", m.Name)
 				}
 				fmt.Fprintln(c.Out, "host: all that this processor has; such a machine moves only to hosts that have as much")
+				fmt.Fprintln(c.Out, "native: the same, and this processor by its own name, so that the guest's kernel does what it needs; moves only to hosts with the same processor")
 				fmt.Fprintf(c.Out, "MODEL+OPTION: with controls against speculation: %s\n", cpuid.OptionNames())
 				return nil
 			}

@@ -147,17 +147,17 @@ func TestPolicyFollowsTheModel(t *testing.T) {
 func TestModelTravelsByItsFeatures(t *testing.T) {
 	h := NewHost(fake("avx512f"), caps)
 	m, _ := h.Find(Host)
-	n, err := FromFeatures(m.Name, m.PhysBits, m.Features())
+	n, err := FromFeatures(m.Name, m.PhysBits, m.Features(), m.ID)
 	if err != nil || n.features != m.features {
 		t.Fatalf("%v", err)
 	}
 	if err := NewHost(fake("avx512f", "sha"), caps).Check(n); err == nil || !strings.Contains(err.Error(), "lacks sha") {
 		t.Errorf("error is %v", err)
 	}
-	if _, err := FromFeatures("host", 40, []string{"flux"}); err == nil {
+	if _, err := FromFeatures("host", 40, []string{"flux"}, nil); err == nil {
 		t.Error("an unknown feature was accepted")
 	}
-	if _, err := FromFeatures("godwit-v1", 40, []string{"fpu"}); err == nil {
+	if _, err := FromFeatures("godwit-v1", 40, []string{"fpu"}, nil); err == nil {
 		t.Error("godwit-v1 with other features was accepted")
 	}
 }
@@ -206,7 +206,7 @@ func TestControlsAreAddedByName(t *testing.T) {
 			t.Errorf("%q: %s, EBX %#x, EDX %#x, %+v", c.name, m.Name, ebx8, edx7, m.Policy().Controls)
 		}
 		// Another host builds the same model of its name and features, if it has them.
-		n, err := FromFeatures(m.Name, m.PhysBits, m.Features())
+		n, err := FromFeatures(m.Name, m.PhysBits, m.Features(), m.ID)
 		if err != nil || n.features != m.features || n.Name != m.Name {
 			t.Errorf("%q, moved: %+v, %v", c.name, n, err)
 		}
@@ -230,7 +230,7 @@ func TestControlsAreAddedByName(t *testing.T) {
 	// What a peer says of a named model must be what it is here.
 	m, _ := h.Find("godwit-v1+spec")
 	for _, name := range []string{"godwit-v1", "godwit-v1+ibpb", "godwit-v1+spec+md_clear", "godwit-v1+flux", "godwit-v2+spec"} {
-		if _, err := FromFeatures(name, m.PhysBits, m.Features()); err == nil {
+		if _, err := FromFeatures(name, m.PhysBits, m.Features(), nil); err == nil {
 			t.Errorf("%s was taken with the features of %s", name, m.Name)
 		}
 	}

@@ -28,6 +28,7 @@ type Model struct {
 	Stepping uint32
 	PhysBits uint8
 	Brand    string
+	ID       *Identity // only of native ones
 	features set
 }
 
@@ -69,11 +70,12 @@ type HostCPU struct {
 	physBits uint8
 	xcr0     uint64
 	cpuid    Func
+	id       *Identity
 }
 
 // NewHost reads the host's processor; caps are its backend's.
 func NewHost(f Func, caps vcpu.Capabilities) *HostCPU {
-	h := &HostCPU{physBits: 36, xcr0: caps.XCR0 | 3, cpuid: f}
+	h := &HostCPU{physBits: 36, xcr0: caps.XCR0 | 3, cpuid: f, id: identify(f, caps)}
 	maxBasic, _, _, _ := f(0, 0)
 	maxExt, _, _, _ := f(0x80000000, 0)
 	has := func(leaf uint32) bool {
@@ -118,7 +120,7 @@ func (h *HostCPU) Features() []string { return h.features.names() }
 // Find returns the model called name on this host: MODEL or MODEL+OPTION+..., where a
 // missing MODEL is the default. The error names what the host lacks for it.
 func (h *HostCPU) Find(name string) (*Model, error) {
-	m, err := named(name, h.hostModel())
+	m, err := named(name, h.hostModel(), h.nativeModel())
 	if err != nil {
 		return nil, err
 	}
@@ -140,20 +142,31 @@ func (h *HostCPU) hostModel() Model {
 	return m
 }
 
+// nativeModel is the model Native.
+func (h *HostCPU) nativeModel() Model {
+	m := h.hostModel()
+	m.Name, m.About = Native, "this host's processor"
+	m.identify(h.id)
+	return m
+}
+
+// identify makes m a native model.
+func (m *Model) identify(id *Identity) {
+	m.ID, m.Vendor, m.Brand = id, id.Vendor, "Godwit virtual CPU (native)"
+}
+
 // named finds the model called name, and adds what is added to it there.
-func named(name string, host Model) (*Model, error) {
+func named(name string, unnamed ...Model) (*Model, error) {
 	base, added, with := strings.Cut(name, "+")
 	if base == "" {
 		base = Default
 	}
-	i := slices.IndexFunc(models, func(m Model) bool { return m.Name == base })
-	m := host
-	switch {
-	case i >= 0:
-		m = models[i]
-	case base != Host:
-		return nil, fmt.Errorf("cpuid: no CPU model is called %q; there are %s", base, strings.Join(append(names(), Host), ", "))
+	all := append(Models(), unnamed...)
+	i := slices.IndexFunc(all, func(m Model) bool { return m.Name == base })
+	if i < 0 {
+		return nil, fmt.Errorf("cpuid: no CPU model is called %q; there are %s", base, strings.Join(append(names(), Host, Native), ", "))
 	}
+	m := all[i]
 	if !with {
 		return &m, nil
 	}
@@ -186,6 +199,9 @@ func (h *HostCPU) Check(m *Model) error {
 		miss[i] = m.features[i] &^ h.features[i]
 	}
 	n := miss.names()
+	if m.ID != nil {
+		n = append(m.ID.lacks(h.id), n...)
+	}
 	if m.PhysBits > h.physBits {
 		n = append(n, fmt.Sprintf("%d physical address bits (it has %d)", m.PhysBits, h.physBits))
 	}
@@ -205,8 +221,8 @@ func (m *Model) Has(name string) bool {
 func (m *Model) Features() []string { return m.features.names() }
 
 // FromFeatures makes the model that a migrated machine brings along, from what
-// Features returned at its source.
-func FromFeatures(name string, physBits uint8, list []string) (*Model, error) {
+// Features returned at its source, and from its ID.
+func FromFeatures(name string, physBits uint8, list []string, id *Identity) (*Model, error) {
 	m := models[0]
 	m.Name, m.PhysBits, m.features = name, physBits, set{}
 	m.Brand = "Godwit virtual CPU (host features)"
@@ -217,8 +233,15 @@ func FromFeatures(name string, physBits uint8, list []string) (*Model, error) {
 		}
 		m.features.add(i)
 	}
-	if base, _, _ := strings.Cut(name, "+"); slices.Contains(names(), base) {
-		here, err := named(name, m)
+	base, _, _ := strings.Cut(name, "+")
+	if (base == Native) != (id != nil) {
+		return nil, fmt.Errorf("cpuid: model %s: only %s has the identity of a processor, and must", name, Native)
+	}
+	if id != nil {
+		m.identify(id)
+	}
+	if slices.Contains(names(), base) {
+		here, err := named(name)
 		if err != nil {
 			return nil, err
 		}
@@ -239,7 +262,7 @@ func (m *Model) Policy() vcpu.Policy {
 			p.EFER |= f.efer
 			p.XCR0 |= f.xcr0
 			p.RDTSCP = p.RDTSCP || f.name == "rdtscp"
-			p.Controls = p.Controls.And(f.control)
+			p.Controls = p.Controls.With(f.control)
 		}
 	}
 	return p

@@ -43,6 +43,10 @@ const (
 // New makes the answers of a machine of model m with cpus processors on h.
 func (h *HostCPU) New(m *Model, cpus int) *Table {
 	t := &Table{maxBasic: 0xd, maxExt: 0x80000008, cpus: uint32(cpus)}
+	e21 := leaf{leaf: 0x80000021, anySub: true}
+	if m.claim(&e21); e21.a|e21.c != 0 {
+		t.maxExt = e21.leaf
+	}
 	vendor := []byte(m.Vendor)
 	le := binary.LittleEndian
 	vb, vd, vc := le.Uint32(vendor), le.Uint32(vendor[4:]), le.Uint32(vendor[8:])
@@ -50,7 +54,11 @@ func (h *HostCPU) New(m *Model, cpus int) *Table {
 
 	// Leaf 1: the signature, CLFLUSH line size 8 quadwords, and how many APIC
 	// IDs the package has.
+	intel := m.intel()
 	sig := m.Stepping | (m.ModelNo&0xf)<<4 | min(m.Family, 15)<<8 | (m.ModelNo>>4)<<16 | (m.Family-min(m.Family, 15))<<20
+	if m.ID != nil {
+		sig = m.ID.Signature
+	}
 	l1 := leaf{leaf: 1, anySub: true, a: sig, b: 8<<8 | uint32(cpus)<<16}
 	m.fill(&l1)
 	if cpus > 1 {
@@ -61,6 +69,9 @@ func (h *HostCPU) New(m *Model, cpus int) *Table {
 	// Leaf 4: no cache description; AMD's leaves 80000005H and 6H have it.
 	l7 := leaf{leaf: 7}
 	m.fill(&l7)
+	if intel {
+		l7.d |= m.intelControls()
+	}
 	t.put(l7)
 
 	// Leaf 0BH: one thread a core, all cores in one package.
@@ -79,8 +90,10 @@ func (h *HostCPU) New(m *Model, cpus int) *Table {
 	t.put(leaf{leaf: 0x80000000, anySub: true, a: t.maxExt, b: vb, c: vc, d: vd})
 	e1 := leaf{leaf: 0x80000001, anySub: true, a: sig}
 	m.fill(&e1)
-	e1.d |= l1.d & 0x0183f3ff // AMD repeats leaf 1's (APM vol. 3, E.4.2)
-	if cpus > 1 {
+	if !intel {
+		e1.d |= l1.d & 0x0183f3ff // AMD repeats leaf 1's (APM vol. 3, E.4.2)
+	}
+	if cpus > 1 && !intel {
 		e1.c |= 1 << 1 // CmpLegacy: the cores of 80000008H are no threads
 	}
 	t.put(e1)
@@ -90,13 +103,20 @@ func (h *HostCPU) New(m *Model, cpus int) *Table {
 		b := brand[i*16:]
 		t.put(leaf{leaf: 0x80000002 + i, anySub: true, a: le.Uint32(b), b: le.Uint32(b[4:]), c: le.Uint32(b[8:]), d: le.Uint32(b[12:])})
 	}
-	// A common cache: L1 32 KiB 8-way, L2 512 KiB 8-way, L3 16 MiB 16-way,
+	// A common cache, which Intel's kernels do without here: L1 32 KiB 8-way, L2 512 KiB 8-way, L3 16 MiB 16-way,
 	// lines of 64 bytes (APM vol. 3, E.4.3 and E.4.4).
-	t.put(leaf{leaf: 0x80000005, anySub: true, a: 0xff40ff40, b: 0xff40ff40, c: 32<<24 | 8<<16 | 1<<8 | 64, d: 32<<24 | 8<<16 | 1<<8 | 64})
-	t.put(leaf{leaf: 0x80000006, anySub: true, b: 0x42004200, c: 512<<16 | 6<<12 | 1<<8 | 64, d: 32<<18 | 8<<12 | 1<<8 | 64})
-	e8 := leaf{leaf: 0x80000008, anySub: true, a: uint32(m.PhysBits) | 48<<8, c: uint32(cpus-1) | shift<<12}
+	if !intel {
+		t.put(leaf{leaf: 0x80000005, anySub: true, a: 0xff40ff40, b: 0xff40ff40, c: 32<<24 | 8<<16 | 1<<8 | 64, d: 32<<24 | 8<<16 | 1<<8 | 64})
+		t.put(leaf{leaf: 0x80000006, anySub: true, b: 0x42004200, c: 512<<16 | 6<<12 | 1<<8 | 64, d: 32<<18 | 8<<12 | 1<<8 | 64})
+	}
+	e8 := leaf{leaf: 0x80000008, anySub: true, a: uint32(m.PhysBits) | 48<<8}
+	if !intel {
+		e8.c = uint32(cpus-1) | shift<<12
+	}
 	m.fill(&e8)
+	m.claim(&e8)
 	t.put(e8)
+	t.put(e21)
 	return t
 }
 

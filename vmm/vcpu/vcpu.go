@@ -34,8 +34,10 @@ type Capabilities struct {
 	TSCScaling     TSCScaling
 	XCR0           uint64       // XSAVE components a guest may be given
 	Controls       x86.Controls // likewise
-	Mitigations    []x86.Mitigation
-	Notes          []string // what is missing and what is done instead, for the operator
+	// ArchCapabilities is what an Intel processor says of itself in the MSR of that name.
+	ArchCapabilities uint64
+	Mitigations      []x86.Mitigation
+	Notes            []string // what is missing and what is done instead, for the operator
 }
 
 // SpaceConfig describes one VM to its backend.

@@ -148,5 +148,5 @@ func identify(cpuid CPUID) (i identity) {
 // finds a small and a large translation of one address (CVE-2018-12207). One that does
 // not say it is safe may not be: most were sold before there was a bit for it.
 func SmallCode(cpuid CPUID, rdmsr ReadMSR) bool {
-	return archCapabilities(cpuid, rdmsr)&capPSChange == 0
+	return ArchCapabilities(cpuid, rdmsr)&capPSChange == 0
 }

@@ -48,7 +48,7 @@ func intelBarriers(p Processor, g Guests) (b Barriers) {
 		return b
 	}
 	_, ebx7, _, d := cpuid(7, 0)
-	caps := archCapabilities(cpuid, p.Read)
+	caps := ArchCapabilities(cpuid, p.Read)
 	b.Prediction = d&leaf7IBPB != 0
 	switch {
 	case d&leaf7IBPB == 0:
@@ -120,8 +120,8 @@ func bhiControl(cpuid CPUID) bool {
 	return d&leaf72BHI != 0
 }
 
-// archCapabilities is IA32_ARCH_CAPABILITIES; zero where there is none.
-func archCapabilities(cpuid CPUID, rdmsr ReadMSR) (caps uint64) {
+// ArchCapabilities is IA32_ARCH_CAPABILITIES; zero where there is none.
+func ArchCapabilities(cpuid CPUID, rdmsr ReadMSR) (caps uint64) {
 	if top, _, _, _ := cpuid(0, 0); top < 7 {
 		return 0
 	}

@@ -33,8 +33,8 @@ func FindControls(cpuid CPUID) (c Controls) {
 	return c
 }
 
-// And is c with what o has.
-func (c Controls) And(o Controls) Controls {
+// With is c and what o has.
+func (c Controls) With(o Controls) Controls {
 	return Controls{c.SpecCtrl | o.SpecCtrl, c.IBPB || o.IBPB, c.FlushL1D || o.FlushL1D}
 }
 

@@ -1,9 +1,6 @@
 package x86
 
-import (
-	"fmt"
-	"strings"
-)
+import "fmt"
 
 // A Mitigation is what is done about one way in which guests could learn from each
 // other or from the host, for the operator.
@@ -92,12 +89,12 @@ func (t *telling) shared() string {
 // inside: what a guest's kernel needs against its own programs is shown to it only where
 // the operator wants that.
 func (t *telling) inside(intel bool) string {
-	s := "guests see a generic processor: their kernels use retpolines and know of nothing newer"
-	if o := strings.Join(FindControls(t.p.CPUID).options(), ", "); o != "" {
-		s = "guests see a generic processor, and to protect their programs from each other only what their CPU model is given by name: " + o + " (cpu=MODEL+NAME)"
-	}
-	if intel && archCapabilities(t.p.CPUID, t.p.Read)&(capRDCLNo|capMDSNo) != capRDCLNo|capMDSNo {
+	s := "unless cpu=native, guests see a generic processor: their kernels use retpolines and know of nothing newer"
+	if intel && ArchCapabilities(t.p.CPUID, t.p.Read)&(capRDCLNo|capMDSNo) != capRDCLNo|capMDSNo {
 		s += ", Meltdown and MDS included, which this processor may have"
+	}
+	if o := FindControls(t.p.CPUID).String(); o != "" {
+		s += "; controls only by name (cpu=MODEL+NAME): " + o
 	}
 	return s
 }
@@ -107,7 +104,7 @@ func (t *telling) bypass() string {
 	if FindControls(t.p.CPUID).SpecCtrl&SpecSSBD == 0 {
 		return "the processor has no SSBD that guests could be given"
 	}
-	return "guests are offered SSBD only by name (cpu=MODEL+ssbd), and must switch it on"
+	return "guests are offered SSBD only by name (cpu=native, cpu=MODEL+ssbd), and must switch it on"
 }
 
 // siblings tells of simultaneous multithreading.

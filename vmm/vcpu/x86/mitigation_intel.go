@@ -2,7 +2,7 @@ package x86
 
 func (t *telling) intel() {
 	b, p := t.b, t.p
-	caps, i := archCapabilities(p.CPUID, p.Read), identify(p.CPUID)
+	caps, i := ArchCapabilities(p.CPUID, p.Read), identify(p.CPUID)
 	enhanced := b.SpecCtrl&SpecIBRS != 0
 	var ebx7, edx7 uint32
 	if top, _, _, _ := p.CPUID(0, 0); top >= 7 {
