@@ -45,7 +45,7 @@ var errRefused = errors.New("the DHCP server refused (DHCPNAK)")
 // states of RFC 2131 4.4, figure 5. The random delay before the first message,
 // meant for many machines powered on at once, is left out.
 func (i *iface) runDHCP(ctx context.Context) {
-	wait, told := dhcpFirstWait, false
+	wait, told, declined := dhcpFirstWait, false, 0
 	for ctx.Err() == nil {
 		if !i.waitLink(ctx) {
 			return
@@ -66,6 +66,20 @@ func (i *iface) runDHCP(ctx context.Context) {
 			continue
 		}
 		wait, told = dhcpFirstWait, false
+		if holder := i.taken(ctx, l.address.Addr()); holder == "" {
+			declined = 0
+		} else if declined++; declined <= declinesMost {
+			i.tell(fmt.Sprintf("DHCP server %v gave %v, which %s uses: declined; asking again", l.server, l.address.Addr(), holder))
+			i.net.logf("%s: DHCP server %v gave address %v, which %s uses: it is declined, and another asked for in %v; give that machine another address, or the server another range",
+				i.name, l.server, l.address.Addr(), holder, i.net.declineWait)
+			if err := i.decline(ctx, l, holder); err != nil {
+				i.net.logf("%s: %v", i.name, err)
+			}
+			i.pause(ctx, i.net.declineWait)
+			continue
+		} else {
+			i.net.logf("%s: %s uses address %v, too, the last of %d that DHCP gave: it may answer for all; the address is used", i.name, holder, l.address.Addr(), declined)
+		}
 		if err := i.apply(l, "got"); err != nil {
 			i.tell(err.Error())
 			i.pause(ctx, dhcpLastWait)

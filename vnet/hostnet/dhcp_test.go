@@ -23,8 +23,10 @@ type dhcpServer struct {
 	refuse  bool
 	silent  bool
 	mangle  func(*dhcpv4.DHCPv4)
-	junk    bool // send rubbish before each answer
-	seen    []string
+
+	declined func(*dhcpv4.DHCPv4)
+	junk     bool // send rubbish before each answer
+	seen     []string
 }
 
 func serveDHCP(t *testing.T, n *Net, lease time.Duration) *dhcpServer {
@@ -77,6 +79,12 @@ func (s *dhcpServer) answer(m *dhcpv4.DHCPv4, from net.Addr) *dhcpv4.DHCPv4 {
 		kind = "RENEW"
 	}
 	s.seen = append(s.seen, kind+" from "+strings.Split(from.String(), ":")[0])
+	if m.MessageType() == dhcpv4.MessageTypeDecline {
+		if s.declined != nil {
+			s.declined(m)
+		}
+		return nil
+	}
 	if s.silent {
 		return nil
 	}

@@ -23,6 +23,7 @@ func host(t testing.TB, cfg Config, plugs ...*plug) *Net {
 	t.Helper()
 	cfg.Log = func(s string) { t.Log(s) }
 	n := newNet(cfg)
+	n.declineWait = 50 * time.Millisecond
 	n.build()
 	for i, p := range plugs {
 		if err := n.add(fmt.Sprintf("pipe %d", i), p.open); err != nil {

@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"time"
 
 	"gvisor.dev/gvisor/pkg/log"
 	"gvisor.dev/gvisor/pkg/tcpip"
@@ -30,10 +31,13 @@ var (
 
 // Net is the host's network.
 type Net struct {
-	cfg    Config
+	cfg Config
+
+	declineWait time.Duration
+
 	ctx    context.Context
 	cancel context.CancelFunc
-	tasks  sync.WaitGroup // DHCP clients
+	tasks  sync.WaitGroup // DHCP clients, and who watches static addresses
 
 	// searched is closed when the machine's interfaces have been looked for; the
 	// stack exists from then on.
@@ -57,7 +61,7 @@ type iface struct {
 	ep     *endpoint
 	stop   func() error
 	cfg    InterfaceConfig
-	// linkEvent wakes the DHCP client.
+	// linkEvent wakes the DHCP client, or who watches a static address.
 	linkEvent chan struct{}
 
 	// Guarded by net.mu.
@@ -73,7 +77,7 @@ func newNet(cfg Config) *Net {
 	if cfg.Log == nil {
 		cfg.Log = func(string) {}
 	}
-	n := &Net{cfg: cfg, searched: make(chan struct{}), changed: make(chan struct{})}
+	n := &Net{cfg: cfg, declineWait: dhcpDeclineWait, searched: make(chan struct{}), changed: make(chan struct{})}
 	n.ctx, n.cancel = context.WithCancel(context.Background())
 	return n
 }
@@ -93,7 +97,7 @@ const (
 func (n *Net) build() {
 	log.SetTarget(&stackLog{to: n.cfg.Log})
 	s := stack.New(stack.Options{
-		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocol},
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocolWithOptions(probeOptions)},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
 		HandleLocal:        true,
 	})
@@ -162,15 +166,21 @@ func (n *Net) add(device string, open opener, aliases ...string) error {
 			return fail(err)
 		}
 		n.logf("%s: address %v%s", i.name, i.address, gatewayText(i.gateway))
+		n.background(i.watchStatic)
 		return nil
 	}
 	i.problem = "asking DHCP for an address"
+	n.background(i.runDHCP)
+	return nil
+}
+
+// background runs f until the network is closed.
+func (n *Net) background(f func(context.Context)) {
 	n.tasks.Add(1)
 	go func() {
 		defer n.tasks.Done()
-		i.runDHCP(n.ctx)
+		f(n.ctx)
 	}()
-	return nil
 }
 
 // configOf finds the configuration that names an interface.
