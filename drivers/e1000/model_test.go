@@ -29,6 +29,7 @@ type model struct {
 	context  txDesc
 	irq      *modelInterrupt
 	missed   uint32
+	keeps    bool // reading statistics does not clear them, as in QEMU
 	// early: the device fetched descriptors before it was told to.
 	resets int
 }
@@ -148,7 +149,9 @@ func (m *model) Read32(reg uint64) uint32 {
 		return uint32(m.eeprom[v>>shift&63])<<eerdData | done
 	case regMPC, regCRCERRS, regRXERRC, regRUC, regROC:
 		v := m.reg[reg]
-		m.reg[reg] = 0
+		if !m.keeps {
+			m.reg[reg] = 0
+		}
 		return v
 	}
 	return m.reg[reg]

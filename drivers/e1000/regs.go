@@ -148,7 +148,7 @@ const tipgCopper = 10 | 8<<10 | 6<<20
 // RAH, 8254x 13.5.3.
 const rahValid = 1 << 31
 
-// Statistics, 8254x 13.7. They are cleared by being read.
+// Statistics, 8254x 13.7. They are cleared by being read, but see tally.
 const (
 	regCRCERRS = 0x4000 // frames with a wrong check sequence
 	regRXERRC  = 0x400c // frames with a symbol error
