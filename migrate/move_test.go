@@ -90,7 +90,8 @@ func TestAMissingFlushIsFoundOut(t *testing.T) {
 		var p pipes
 		hs := p.add(w, "a", "b")
 		hs[0].lazy = true
-		hs[0].addGuest("g", load{cpus: 2, burst: 64}, small...)
+		source := hs[0].addGuest("g", load{cpus: 2, burst: 64}, small...)
+		p.wrap = func(c net.Conn) net.Conn { return &busy{c, source} }
 		_, err := hs[0].m.Migrate(context.Background(), "g", "b", Options{MaxRounds: 5, Downtime: 1})
 		g := hs[1].guest("g")
 		if err != nil || g == nil {
@@ -105,6 +106,19 @@ func TestAMissingFlushIsFoundOut(t *testing.T) {
 		}
 	}
 	t.Error("50 moves without flushing, and no guest saw a difference")
+}
+
+// busy is a line on which the guest writes between any two messages, even where one processor has to do all.
+type busy struct {
+	net.Conn
+	g *simGuest
+}
+
+func (b *busy) Write(p []byte) (int, error) {
+	for enough := b.g.writes.Load() + 200; b.g.writes.Load() < enough && !b.g.stop.Load(); {
+		runtime.Gosched()
+	}
+	return b.Conn.Write(p)
 }
 
 func TestFailuresOfTheMachineLeaveTheGuestAtTheSource(t *testing.T) {
