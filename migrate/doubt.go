@@ -34,6 +34,9 @@ func (g *Migration) Settle(how Settlement) error {
 	g.decided() // a question under way to the target is not waited for
 	g.mu.Unlock()
 	<-g.done
+	if g.State() == InDoubt { // Close came first
+		return fmt.Errorf("migrate: guest %q stays in doubt: this host is going down", g.machine.Name)
+	}
 	if g.obeyed != how {
 		return fmt.Errorf("migrate: guest %q was not in doubt any more: it %s", g.machine.Name, g.obeyed.where())
 	}

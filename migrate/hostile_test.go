@@ -3,6 +3,7 @@ package migrate
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"io"
 	"net"
 	"strings"
@@ -164,6 +165,35 @@ func TestTheOperatorsDecisionIsNotHeldUpByASilentTarget(t *testing.T) {
 			for len(asked) > 0 {
 				(<-asked).conn.Close()
 			}
+			p.end(w)
+		})
+	}
+}
+
+func TestADecisionThatAHostGoingDownDoesNotCarryOutIsAnError(t *testing.T) {
+	for _, how := range []Settlement{SettleResume, SettleRelease} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t)
+			p := &pipes{wrap: func(conn net.Conn) net.Conn { return &loseCommit{Conn: conn} }}
+			hs := p.add(w, "a", "b")
+			dials := 0
+			hs[0].m.cfg.Dial = func(ctx context.Context, address string) (net.Conn, error) {
+				if dials++; dials == 1 {
+					return p.dial(ctx, address)
+				}
+				return nil, errors.New("nobody there")
+			}
+			hs[0].addGuest("g", load{cpus: 1, burst: 1, pause: 20 * time.Millisecond}, small...)
+			g, err := hs[0].m.Start("g", "b", Options{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			<-g.doubt
+			hs[0].m.Close()
+			if err := g.Settle(how); err == nil || !strings.Contains(err.Error(), "stays in doubt") {
+				t.Errorf("decision %d: %v", how, err)
+			}
+			time.Sleep(2 * simTiming.Step)
 			p.end(w)
 		})
 	}
