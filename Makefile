@@ -1,5 +1,21 @@
-# The two commands of README.md are `make demo` and `make test`.
-.PHONY: image test demo bench soak
+# `make help`, and `make` alone, print the lines that begin with #:
+#:
+#: make demo    two emulated hosts boot from the network, and a guest moves between them: the shortest way to see Godwit
+#: make test    everything this machine can prove: build, vet, all Go tests, every scenario on every ground; some 30 minutes
+#: make image   the host image in all its forms, in build/
+#: make bench   sizes, times, and instructions counted by the emulator
+#: make soak    what takes too long for every day, as in: make soak DURATION=10m ROUNDS=100
+#: make crash   virtual disks: over a million crash states; half an hour of one CPU
+#: make help    this
+#:
+#: Some of it:  go test ./vmm/...                                    the Go tests of some packages
+#:              go run ./qemu-tests list                             the scenarios
+#:              go run ./qemu-tests test -run migrate -on QEMU/SVM   some of them, on one ground
+#: More:        README.md, docs/rig.md
+.PHONY: help image test demo bench soak crash
+
+help:
+	@sed -n 's/^#: \{0,1\}//p' $(firstword $(MAKEFILE_LIST))
 
 # Two hosts boot from the network and a guest moves between them, running.
 demo:
