@@ -19,6 +19,7 @@ type GuestSpec struct {
 	CPUs        int
 	MemoryMiB   int
 	CommandLine string // options of guest/init; the console is set already
+	Model       string // of its processors; "": the host's default
 }
 
 // guestPatience is how long a guest may be silent: its kernel starts without a word.
@@ -36,6 +37,9 @@ func (t *T) GuestModules() []machine.Module {
 func (h *Host) StartGuest(ctx context.Context, g GuestSpec) error {
 	create := fmt.Sprintf(`vm create %s kernel=module:%s initrd=module:%s mem=%dM cpus=%d cmdline="console=ttyS0 quiet panic=1 %s"`,
 		g.Name, guest.KernelName, guest.InitramfsName, g.MemoryMiB, g.CPUs, g.CommandLine)
+	if g.Model != "" {
+		create += " cpu=" + g.Model
+	}
 	for _, c := range []string{create, "vm start " + g.Name} {
 		if _, err := h.Do(ctx, c, CommandPatience); err != nil {
 			return err

@@ -29,6 +29,15 @@ func guests() []*rig.Scenario {
 		})
 	}
 	return append(list, &rig.Scenario{
+		Name: "guest-native", About: "a guest that sees the host's own processor knows whose it is, and protects itself as there", Limit: 3 * time.Minute,
+		Skip: func(g machine.Ground) string {
+			if b, ok := g.(machine.Bochs); ok && b.Extension == machine.SVM {
+				return tooSlow
+			}
+			return ""
+		},
+		Run: guestNative,
+	}, &rig.Scenario{
 		Name: "guest-crash", About: "a guest that panics is told to the operator, and the host goes on", Limit: 3 * time.Minute,
 		Skip: onQEMU, Run: guestCrash,
 	}, &rig.Scenario{
@@ -109,6 +118,36 @@ func awaitStatus(ctx context.Context, h *rig.Host, want ...string) error {
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
+}
+
+var guestProtects = regexp.MustCompile(`vendor_id\s*: (\S+)\s+(Mitigation: .*)\n`)
+
+func guestNative(ctx context.Context, t *rig.T) error {
+	h, err := hostWithGuest(ctx, t, 1)
+	if err != nil {
+		return err
+	}
+	spec := rig.GuestSpec{Name: guestName, CPUs: 1, MemoryMiB: 256, CommandLine: "guest=shell", Model: "native"}
+	if err := h.StartGuest(ctx, spec); err != nil {
+		return err
+	}
+	if _, err := h.GuestExpect(ctx, guestName, "", guestHello); err != nil {
+		return err
+	}
+	m, err := h.GuestExpect(ctx, guestName, "grep -m1 vendor /proc/cpuinfo; cat /sys/devices/system/cpu/vulnerabilities/spectre_v2\n", guestProtects)
+	if err != nil {
+		return err
+	}
+	vendor, does := m.Groups[1], strings.TrimSpace(m.Groups[2])
+	t.Measure("Spectre v2", "%s", does)
+	if want := map[machine.Vendor]string{machine.VTx: "GenuineIntel", machine.SVM: "AuthenticAMD"}[t.Ground.Vendor()]; vendor != want {
+		return fmt.Errorf("the guest sees a processor of %s, the host is %s", vendor, want)
+	}
+	// Bochs's Ice Lake has the controls; QEMU's processors have none.
+	if _, ok := t.Ground.(machine.Bochs); ok && (!strings.Contains(does, "Enhanced / Automatic IBRS") || !strings.Contains(does, "IBPB: conditional")) {
+		return fmt.Errorf("the guest does not use enhanced IBRS and IBPB, but: %s", does)
+	}
+	return nil
 }
 
 func guestCrash(ctx context.Context, t *rig.T) error {
