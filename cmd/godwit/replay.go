@@ -1,5 +1,7 @@
 package main
 
+import "strings"
+
 // A replay shows what a guest printed earlier without what asks the terminal something (ECMA-48, 8.3.24 DA, 8.3.35 DSR;
 // xterm's control sequences). The guest asked a terminal of that time; today's would answer too, and the answers be typed
 // into whatever the guest does now: BusyBox's shell asks where the cursor is at each prompt.
@@ -12,6 +14,9 @@ const (
 	esc = 0x1b
 	enq = 0x05
 	bel = 0x07
+	can = 0x18
+	sub = 0x1a
+	del = 0x7f
 
 	maxReplaySequence = 256 // longer ones are dropped
 )
@@ -21,10 +26,16 @@ func (r *replay) show(in []byte) []byte {
 	r.out = r.out[:0]
 	for _, b := range in {
 		switch {
-		case len(r.seq) == 0 && b == enq:
+		case b == enq && !isString(r.seq):
 		case len(r.seq) == 0 && b != esc:
 			r.out = append(r.out, b)
+		case b < 0x20 && b != esc && b != can && b != sub && !isString(r.seq): // done at once, and the sequence goes on
+			r.out = append(r.out, b)
+		case b == del:
 		default:
+			if b == esc && !isString(r.seq) { // what had begun is given up
+				r.seq = r.seq[:0]
+			}
 			r.seq = append(r.seq, b)
 			ended, asks := sequence(r.seq)
 			if ended && !asks {
@@ -62,8 +73,14 @@ func sequence(s []byte) (ended, asks bool) {
 			return true, s[2] < '0' || s[2] > ';' && s[2] < 0x40 || len(s) > 3 && s[len(s)-2] < '0'
 		}
 		return true, false
-	case ']', 'P', '_', '^', 'X': // strings, ended by BEL or ESC \: titles, and questions about colours and capabilities
+	}
+	if isString(s) { // ended by BEL or ESC \: titles, and questions about colours and capabilities
 		return last == bel || len(s) > 3 && last == '\\' && s[len(s)-2] == esc, true
 	}
 	return true, s[1] == 'Z'
+}
+
+// isString tells whether s begins one of the sequences that hold text: OSC, DCS, APC, PM, SOS (ECMA-48, 5.6).
+func isString(s []byte) bool {
+	return len(s) > 1 && strings.IndexByte("]P_^X", s[1]) >= 0
 }
