@@ -27,7 +27,8 @@ var nmiFence, nmiMSR, nmiValue uint32
 
 // FenceNMIs has NMIs and machine checks begin as an exit from a guest does, because one
 // may come after an exit and before the fence there: the return stack is filled anew and,
-// unless msr is 0, the MSR written, before the first return.
+// unless msr is 0, the MSR written, before the first return. The branches that fill it
+// take the place of the guest's in the history, too.
 func FenceNMIs(msr, value uint32) { nmiMSR, nmiValue, nmiFence = msr, value, 1 }
 
 // handleNMI stops this CPU if another ends the machine. Any other NMI is
