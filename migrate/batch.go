@@ -25,10 +25,11 @@ const (
 type method uint8
 
 const (
-	_          method = iota
-	methodRaw         // as they are
-	methodZero        // all bytes zero: no data
-	methodS2          // one S2 block, smaller than the pages; needs featS2
+	_           method = iota
+	methodRaw          // as they are
+	methodZero         // all bytes zero: no data
+	methodS2           // one S2 block, smaller than the pages; needs featS2
+	methodDelta        // such a block of what came last for the pages, exclusive or what they are now; needs featDelta
 	numMethods
 )
 
@@ -58,6 +59,10 @@ type batch struct {
 	short    bool   // full when it is telling, so that little goes a way that may be slow
 	sample   bool   // the next pages are compressed to see what that takes
 
+	copies *copies // of pages sent before; nil: none are kept
+	deltas uint64  // pages of which only changes are sent, of raw
+	same   uint64  // and those that have none
+
 	sampleIn, sampleOut uint64 // bytes
 	sampleTook          time.Duration
 }
@@ -74,6 +79,7 @@ func newBatch() *batch {
 func (b *batch) reset() {
 	b.data, b.runs, b.raw, b.zero, b.packed = 0, b.runs[:0], 0, 0, 0
 	b.sampleIn, b.sampleOut, b.sampleTook = 0, 0, 0
+	b.copies, b.deltas, b.same = nil, 0, 0
 }
 
 // telling says whether so much is in it that its time tells something.
@@ -101,26 +107,48 @@ func (b *batch) add(g Guest, first, n uint64) {
 		for k < n && !isZero(p[k*PageSize:(k+1)*PageSize]) {
 			k++
 		}
-		if k > i {
-			b.put(first+i, k-i, p[i*PageSize:k*PageSize])
+		for i < k {
+			n, known := k-i, false
+			if b.copies != nil {
+				n, known = b.copies.stretch(first+i, k-i)
+			}
+			b.put(first+i, n, p[i*PageSize:(i+n)*PageSize], known)
+			i += n
 		}
-		for i = k; i < n && isZero(p[i*PageSize:(i+1)*PageSize]); i++ {
+		for ; i < n && isZero(p[i*PageSize:(i+1)*PageSize]); i++ {
 			b.extend(first+i, methodZero, 0)
 			b.zero++
+			if b.copies != nil {
+				b.copies.zero(first + i)
+			}
 		}
 	}
 }
 
-// put appends n pages that are not zero. They lie in buf already, where they are to
-// be sent from or behind that; those behind zero pages, or behind what was
-// compressed, move down.
-func (b *batch) put(first, n uint64, pages []byte) {
+// put appends n pages that are not zero; known tells that there are copies of all of
+// them, not of none. They lie in buf already, where they are to be sent from or behind
+// that; those behind zero pages, or behind what was compressed, move down.
+func (b *batch) put(first, n uint64, pages []byte, known bool) {
+	if known {
+		block, ok := b.copies.changes(b.block[:0], first, pages)
+		if ok && len(block) == 0 {
+			b.same += n
+			return
+		}
+		if ok {
+			b.putBlock(run{first, uint16(n), methodDelta, uint32(len(block))}, block)
+			b.raw += n
+			b.deltas += n
+			return
+		}
+	} else if b.copies != nil {
+		b.copies.keep(first, pages)
+	}
 	b.raw += n
 	if b.compress || b.sample {
 		block := b.squeeze(pages)
 		if worthwhile(len(block), len(pages)) {
-			b.data += copy(b.buf[headerSize+b.data:], block)
-			b.runs = append(b.runs, run{first, uint16(n), methodS2, uint32(len(block))})
+			b.putBlock(run{first, uint16(n), methodS2, uint32(len(block))}, block)
 			b.packed += n
 			return
 		}
@@ -132,6 +160,11 @@ func (b *batch) put(first, n uint64, pages []byte) {
 	for i := range n {
 		b.extend(first+i, methodRaw, PageSize)
 	}
+}
+
+func (b *batch) putBlock(r run, block []byte) {
+	b.data += copy(b.buf[headerSize+b.data:], block)
+	b.runs = append(b.runs, r)
 }
 
 // squeeze compresses pages.
@@ -232,7 +265,7 @@ func (p *pages) next() (r run, data []byte, ok bool, err error) {
 	case methodRaw:
 		want = uint32(r.pages) * PageSize
 	case methodZero:
-	case methodS2:
+	case methodS2, methodDelta:
 		if r.pages > chunk || r.bytes == 0 || r.bytes >= uint32(r.pages)*PageSize {
 			return r, nil, false, protocolError("Pages: %d bytes for %d compressed pages at page %#x", r.bytes, r.pages, r.first)
 		}

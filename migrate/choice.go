@@ -135,7 +135,7 @@ func (c *choice) forecast() float64 {
 
 // filled takes what the encoder has learned from b.
 func (c *choice) filled(b *batch, now time.Time) {
-	if !b.telling() {
+	if !b.telling() || b.deltas > 0 {
 		return
 	}
 	c.mu.Lock()
@@ -165,7 +165,7 @@ func (c *choice) compressed(in, out uint64, took time.Duration) {
 // sent takes how long the pipeline took for b, from the batch before to this one; 0 if
 // that is not known.
 func (c *choice) sent(b *batch, took time.Duration) {
-	known := took > 0 && b.telling()
+	known := took > 0 && b.telling() && b.deltas == 0 // changes are neither way
 	if !known && !b.test {
 		return
 	}

@@ -45,9 +45,13 @@ func wholeMove(tb testing.TB) (s script) {
 	i := id{1}
 	s.add(msgHello, hello{min: 1, max: 1, features: knownFeatures, purpose: purposeMove, id: i, host: id{2}}.frame())
 	s.add(msgMachine, machineFrame(g.m))
+	c := newCopies()
 	for round := range uint32(2) {
+		c.begin(round, 64, 1e6)
 		s.add(msgRound, roundStart{round, round == 1, 64}.frame())
 		b := newBatch()
+		b.copies = c
+		g.store(1, 3, uint64(round)) // of the second time only this
 		b.add(g, 0, 16)
 		if round == 0 {
 			b.compress = true
@@ -138,8 +142,11 @@ func FuzzFrame(f *testing.F) {
 			for ok := true; ok && err == nil; {
 				var r run
 				var data []byte
-				if r, data, ok, err = p.next(); ok && r.method == methodS2 {
+				switch r, data, ok, err = p.next(); {
+				case ok && r.method == methodS2:
 					r.unpack(make([]byte, chunk*PageSize), data)
+				case ok && r.method == methodDelta:
+					r.change(make([]byte, int(r.pages)*PageSize), data)
 				}
 			}
 		}

@@ -32,9 +32,11 @@ type task struct {
 	left  uint64
 	round uint32
 	last  bool
+	keep  *copies // of the pages sent; nil: none
 
 	sum      roundSum
 	skipped  uint64
+	same     uint64
 	bytes    uint64
 	group    int
 	encoding time.Duration // the encoder was busy
@@ -51,6 +53,7 @@ func (p *pipeline) send(t *task) error {
 	}()
 	t.sum.round = t.round
 	for b := range full {
+		t.same += b.same
 		if t.l.err() == nil && !b.empty() {
 			t.write(b)
 		} else {
@@ -86,6 +89,7 @@ func (t *task) write(b *batch) {
 		r.Pages += b.raw + b.zero
 		r.Zero += b.zero
 		r.Packed += b.packed
+		r.Deltas += b.deltas
 		r.Bytes = t.l.written.Load()
 	})
 }
@@ -143,9 +147,10 @@ func (t *task) encode(p *pipeline, full chan<- *batch) {
 
 // stretch is how many pages from first on, at most limit, are to be sent. A page
 // that was written again already is not: its turn comes in a later round. When
-// the guest stands still there is no later round.
+// the guest stands still there is no later round. And where copies are kept, those that
+// are written all the time must have been sent once, or they would be sent whole then.
 func (t *task) stretch(first, limit uint64) (n uint64) {
-	for n < limit && t.todo.Has(first+n) && (t.last || !t.g.guest.Written(first+n)) {
+	for n < limit && t.todo.Has(first+n) && (t.last || !t.g.guest.Written(first+n) || t.keep != nil && !t.keep.has(first+n)) {
 		n++
 	}
 	return n
@@ -167,9 +172,13 @@ func (t *task) take(p *pipeline) *batch {
 		}
 	}
 	b.reset()
+	b.copies = t.keep
 	if t.g.feats&featS2 != 0 {
 		p.choice.next(b, time.Now(), waited, t.last)
 	}
+	// While the guest stands still, what comes first is to be on its way soon, and at
+	// work in the target while the rest comes.
+	b.short = b.short || t.last
 	if !t.last {
 		c := t.g.guest.Counters()
 		t.g.rep.update(func(r *Report) { r.Left = t.left })

@@ -141,8 +141,9 @@ const (
 const (
 	featVerify = 1 << 0 // sums of all pages are compared before the commit
 	featS2     = 1 << 1 // runs of pages may be S2 blocks (github.com/klauspost/compress/s2)
+	featDelta  = 1 << 2 // of pages that came before only the changed words may come (delta.go)
 
-	knownFeatures = featVerify | featS2
+	knownFeatures = featVerify | featS2 | featDelta
 )
 
 // A msgType is what a frame is.

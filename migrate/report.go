@@ -28,6 +28,8 @@ type Report struct {
 	Pages     uint64  `json:"pages"`            // sent or come, zero ones included
 	Zero      uint64  `json:"zero_pages"`
 	Packed    uint64  `json:"packed_pages"`  // of them, compressed
+	Deltas    uint64  `json:"delta_pages"`   // of them, those of which only changed words were sent
+	Same      uint64  `json:"same_pages"`    // not sent because, though written, they are as they were
 	Skipped   uint64  `json:"skipped_pages"` // not sent because already written again
 	Bytes     uint64  `json:"bytes"`         // on the line
 	Saved     uint64  `json:"state_bytes"`

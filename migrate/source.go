@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"math"
 	"sync"
 	"time"
 )
@@ -93,10 +94,13 @@ type Migration struct {
 	stopped time.Time
 	begun   time.Time // of the downtime's current part
 	line    bandwidth
-	group   int    // in the last round
-	left    uint64 // pages after it
-	best    uint64 // the fewest after any
-	stale   int    // rounds since then
+	copies  *copies
+	group   int           // in the last round
+	left    uint64        // pages after it
+	takes   time.Duration // what they would take
+	best    uint64        // the fewest after any
+	soonest time.Duration // likewise
+	stale   int           // rounds since either
 }
 
 // State is where the migration is now.
@@ -245,7 +249,7 @@ func (g *Migration) untilPrepared() (*link, error) {
 	if err != nil {
 		return l, err
 	}
-	g.pipe = newPipeline()
+	g.pipe, g.copies = newPipeline(), newCopies()
 	if err := g.copy(l); err != nil {
 		return l, err
 	}
@@ -261,7 +265,9 @@ func (g *Migration) untilPrepared() (*link, error) {
 	g.part(func(d *Downtime) *time.Duration { return &d.Pause })
 	g.enter(Sending)
 	defer g.boundStanding(l)()
-	return l, g.rest(l)
+	err = g.rest(l)
+	g.pipe, g.copies = nil, nil // a guest in doubt may stay for long
+	return l, err
 }
 
 // boundStanding gives the target up should the guest stand still for much longer than
@@ -424,6 +430,7 @@ func (g *Migration) copy(l *link) error {
 	}
 	g.tracked = true
 	g.left, g.best = pages, pages
+	g.soonest = math.MaxInt64
 	for round := uint32(0); ; round++ {
 		if err := g.sendRound(l, todo, pages, round, false); err != nil {
 			return err
@@ -439,24 +446,25 @@ func (g *Migration) copy(l *link) error {
 
 // enough tells whether to stop the guest after this round, and keeps count of
 // whether that comes nearer. Within the downtime limit another round still pays
-// as long as rounds halve what is left: all of them together take no longer than
+// as long as rounds halve what is left, or what that takes: all of them together take no longer than
 // the limit, while the guest runs, and save most of the downtime.
 func (g *Migration) enough(round uint32) (bool, error) {
 	left := g.guest.Counters().Dirty
 	estimate := g.line.estimate(left)
 	g.rep.update(func(r *Report) { r.Estimate, r.Bandwidth = estimate, g.line.rate() })
 	g.notify()
-	halved := left <= g.left/2
-	g.left = left
+	halved := left <= g.left/2 || estimate <= g.takes/2
+	g.left, g.takes = left, estimate
 	if estimate <= g.opts.Downtime && (!halved || estimate <= g.opts.Downtime/wellBelow || int(round)+1 >= g.opts.MaxRounds) {
 		return true, nil
 	}
 	// Less than a tenth gained in three rounds: more of them would only warm
 	// the line. Rounds with groups do not count, because smaller groups alone
 	// may bring a gain.
+	// As many pages may take less, too: of more of them only changes go.
 	switch {
-	case left < g.best-g.best/10:
-		g.best, g.stale = left, 0
+	case left < g.best-g.best/10 || estimate < g.soonest-g.soonest/10:
+		g.best, g.soonest, g.stale = min(g.best, left), min(g.soonest, estimate), 0
 	case g.group == 1 || g.opts.FixedGroup:
 		g.stale++
 	}
@@ -481,6 +489,9 @@ func (g *Migration) sendRound(l *link, todo Bitmap, pages uint64, round uint32, 
 		return err
 	}
 	t := &task{g: g, l: l, todo: todo, left: pages, round: round, last: last}
+	if g.feats&featDelta != 0 && g.copies.begin(round, pages, g.line.rate()) {
+		t.keep = g.copies
+	}
 	err := g.pipe.send(t)
 	if err != nil {
 		return err
@@ -493,8 +504,11 @@ func (g *Migration) sendRound(l *link, todo Bitmap, pages uint64, round uint32, 
 		if err := g.roundDone(l, t.sum); err != nil {
 			return err
 		}
-		// The round trip is not the line's speed, and the estimate has it already.
-		t.writing += max(0, time.Since(flush)-g.line.rtt)
+		// The round trip is not the line's speed, and the estimate has it already. It
+		// was measured when both ends may have been busy; no wait is shorter than it.
+		waited := time.Since(flush)
+		g.line.rtt = min(g.line.rtt, waited)
+		t.writing += waited - g.line.rtt
 		g.line.measure(t)
 	}
 	g.group = t.group
@@ -506,6 +520,7 @@ func (g *Migration) sendRound(l *link, todo Bitmap, pages uint64, round uint32, 
 			Dirtied: after.Dirty, Faults: after.Faults - before.Faults, Group: t.group, Last: last,
 		})
 		r.Skipped += t.skipped
+		r.Same += t.same
 		r.Faults, r.Opened = after.Faults, after.Opened
 		r.Left = 0
 		if !last {
@@ -647,6 +662,7 @@ type bandwidth struct {
 	// go the way those went, compressed or not. So the rest is soon forgotten.
 	carried     float64 // pages with data
 	carriedSize float64 // the bytes they took
+	carriedTime float64 // and the seconds, the target's work among them
 	encoded     float64 // pages
 	encode      float64 // seconds the encoder was busy
 }
@@ -664,23 +680,27 @@ func (b *bandwidth) measure(t *task) {
 	b.bytes = b.bytes*keep + float64(t.bytes)
 	b.seconds = b.seconds*keep + t.writing.Seconds()
 	keep = min(1, pageWindow/max(b.encoded, 1))
-	b.carried = b.carried*keep + float64(t.sum.raw)
+	b.carried = b.carried*keep + float64(t.sum.raw+t.same)
 	b.carriedSize = b.carriedSize*keep + float64(t.bytes)
-	b.encoded = b.encoded*keep + float64(t.sum.raw+t.sum.zero)
+	b.carriedTime = b.carriedTime*keep + t.writing.Seconds()
+	b.encoded = b.encoded*keep + float64(t.sum.raw+t.sum.zero+t.same)
 	b.encode = b.encode*keep + t.encoding.Seconds()
 }
 
 func (b *bandwidth) rate() float64 { return b.bytes / max(b.seconds, 1e-6) }
 
 // estimate is how long the guest would stand still with so many pages left, none
-// of them zero: two round trips (Prepared, Started), then the line or the
-// encoder, whichever is slower. The time state takes is not known before.
+// of them zero: two round trips (Prepared, Started), then the line, the encoder, or
+// whatever the last pages needed that is not of their size, as changes do, which are
+// small but make work: whichever is slower. The time state takes is not known before.
 func (b *bandwidth) estimate(pages uint64) time.Duration {
-	page := float64(PageSize) // compressed, as the last ones were
+	n := float64(pages)
+	page, took := float64(PageSize), 0.
 	if b.carried > 0 {
-		page = min(page, b.carriedSize/b.carried)
+		page = min(page, b.carriedSize/b.carried) // as the last ones were
+		took = n * b.carriedTime / b.carried
 	}
-	line := float64(pages) * page / max(b.rate(), 1)
-	encoder := float64(pages) * b.encode / max(b.encoded, 1)
-	return 2*b.rtt + time.Duration(max(line, encoder)*1e9)
+	line := n * page / max(b.rate(), 1)
+	encoder := n * b.encode / max(b.encoded, 1)
+	return 2*b.rtt + time.Duration(max(line, encoder, took)*1e9)
 }

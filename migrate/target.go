@@ -76,7 +76,7 @@ type session struct {
 	last     bool   // the round is the last
 	sum      roundSum
 	blob     []byte // the machine's state as far as it has come
-	unpacked []byte // room for the pages of a compressed run
+	unpacked []byte // room for the pages of a run that came as less
 }
 
 func (s *session) enter(to targetState) {
@@ -359,25 +359,16 @@ func (s *session) pages(b []byte) error {
 			return err
 		}
 		off := r.first - s.machine.Regions[i].first()
-		switch r.method {
-		case methodS2:
-			if s.features&featS2 == 0 {
-				return protocolError("compressed pages were not agreed on")
-			}
-			if s.unpacked == nil {
-				s.unpacked = make([]byte, chunk*PageSize)
-			}
-			if data, err = r.unpack(s.unpacked, data); err != nil {
+		if r.method != methodZero {
+			if data, err = s.plain(r, i, data); err != nil {
 				return err
 			}
-			fallthrough
-		case methodRaw:
 			if err := s.in.WritePages(r.first, data); err != nil {
 				return fmt.Errorf("migrate: writing pages %#x+%#x: %w", r.first, n, err)
 			}
 			s.raw[i].SetRange(off, n)
 			s.sum.raw += n
-		case methodZero:
+		} else {
 			if err := s.zero(i, off, n); err != nil {
 				return fmt.Errorf("migrate: clearing pages %#x+%#x: %w", r.first, n, err)
 			}
@@ -386,6 +377,35 @@ func (s *session) pages(b []byte) error {
 		s.missing -= n - s.have[i].countRange(off, n)
 		s.have[i].SetRange(off, n)
 	}
+}
+
+// plain is the pages of a run in region i.
+func (s *session) plain(r run, i int, data []byte) ([]byte, error) {
+	need := uint64(0)
+	switch r.method {
+	case methodS2:
+		need = featS2
+	case methodDelta:
+		need = featDelta
+	default:
+		return data, nil
+	}
+	if s.features&need == 0 {
+		return nil, protocolError("pages %#x+%#x came in encoding %d, which was not agreed on", r.first, r.pages, r.method)
+	}
+	if s.unpacked == nil {
+		s.unpacked = make([]byte, chunk*PageSize)
+	}
+	if r.method == methodS2 {
+		return r.unpack(s.unpacked, data)
+	}
+	n := uint64(r.pages)
+	if s.have[i].countRange(r.first-s.machine.Regions[i].first(), n) != n {
+		return nil, protocolError("changes of pages %#x+%#x came, which never came themselves", r.first, n)
+	}
+	p := s.unpacked[:n*PageSize]
+	s.in.ReadPages(r.first, p)
+	return p, r.change(p, data)
 }
 
 // zero clears those of n pages that are not clear already: memory that was

@@ -114,14 +114,17 @@ func (r report) Text(w io.Writer) {
 	t := shell.Table{}
 	t.Row("  total time", r.Total.Round(time.Millisecond))
 	t.Row("  rounds", len(r.Rounds)+r.Forgotten)
-	t.Row("  pages", fmt.Sprintf("%d, of which %d were zero; %d not sent because written again", r.Pages, r.Zero, r.Skipped))
-	t.Row("  sent", fmt.Sprintf("%s, of which state %s", shell.Bytes(r.Bytes), shell.Bytes(r.Saved)))
+	t.Row("  pages", fmt.Sprintf("%d, of which %d were zero; %d not sent because written again, %d because unchanged", r.Pages, r.Zero, r.Skipped, r.Same))
+	t.Row("  sent", fmt.Sprintf("%s, of which state %s; %d pages compressed, of %d only changes", shell.Bytes(r.Bytes), shell.Bytes(r.Saved), r.Packed, r.Deltas))
 	t.Row("  write faults", fmt.Sprintf("%d, which opened %d pages", r.Faults, r.Opened))
 	if d := r.Downtime; d.Total > 0 {
 		us := func(d time.Duration) time.Duration { return d.Round(10 * time.Microsecond) }
 		verify := ""
 		if d.Verify != 0 {
 			verify = fmt.Sprintf(" + verify %v", us(d.Verify))
+		}
+		if r.Estimate > 0 { // by the source
+			t.Row("  foretold", us(r.Estimate))
 		}
 		t.Row("  downtime", fmt.Sprintf("%v = pause %v + last pass %v%s + state %v + prepare %v + commit %v", us(d.Total), us(d.Pause), us(d.LastPass), verify, us(d.State), us(d.Prepare), us(d.Commit)))
 	}

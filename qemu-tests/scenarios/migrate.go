@@ -166,7 +166,11 @@ type moveReport struct {
 	Zero     uint64        `json:"zero_pages"`
 	Bytes    uint64        `json:"bytes"`
 	Faults   uint64        `json:"write_faults"`
-	Rounds   []struct{}    `json:"rounds"`
+	Foretold time.Duration `json:"estimated_downtime_ns"`
+	Rounds   []struct {
+		Pages uint64 `json:"pages"`
+		Bytes uint64 `json:"bytes"`
+	} `json:"rounds"`
 	Downtime struct {
 		Total    time.Duration `json:"total_ns"`
 		Pause    time.Duration `json:"pause_ns"`
@@ -180,8 +184,9 @@ type moveReport struct {
 func (r moveReport) String() string {
 	d := r.Downtime
 	ms := func(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
-	return fmt.Sprintf("%.1f s, %d rounds, %d pages (%d zero), %.1f MB, downtime %.1f ms = pause %.1f + last pass %.1f + state %.1f + prepare %.1f + commit %.1f",
-		r.Total.Seconds(), len(r.Rounds), r.Pages, r.Zero, float64(r.Bytes)/1e6, ms(d.Total), ms(d.Pause), ms(d.LastPass), ms(d.State), ms(d.Prepare), ms(d.Commit))
+	last := r.Rounds[len(r.Rounds)-1] // the move has succeeded, so there is one
+	return fmt.Sprintf("%.1f s, %d rounds, %d pages (%d zero), %.1f MB, downtime %.1f ms, foretold %.1f, = pause %.1f + last pass (%d pages, %d kB) %.1f + state %.1f + prepare %.1f + commit %.1f",
+		r.Total.Seconds(), len(r.Rounds), r.Pages, r.Zero, float64(r.Bytes)/1e6, ms(d.Total), ms(r.Foretold), ms(d.Pause), last.Pages, last.Bytes/1000, ms(d.LastPass), ms(d.State), ms(d.Prepare), ms(d.Commit))
 }
 
 // move moves the guest from host i to the other.

@@ -1,0 +1,266 @@
+package migrate
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"math/rand/v2"
+	"net"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+// A guest with so many pages that hold no zero and do not compress.
+func (h *simHost) addFull(name string, l load, r Region) {
+	g := newSimGuest(h, Machine{Name: name, Regions: []Region{r}, Config: config(l)}, l)
+	rng := rand.New(rand.NewPCG(3, 4))
+	for p := range g.sums {
+		for w := range wordsPerPage {
+			g.store(p, w, rng.Uint64())
+		}
+	}
+	h.mu.Lock()
+	h.guests[name] = g
+	h.live += int64(len(g.sums))
+	h.mu.Unlock()
+	g.run()
+}
+
+// All of its pages are written in the time that the line takes for them, but a few words
+// in each: what differs is little.
+func TestAGuestThatWritesAFewWordsOfManyPagesMovesOverAThinLine(t *testing.T) {
+	for _, line := range []struct {
+		name string
+		wrap func(net.Conn) net.Conn
+	}{
+		{"shaped", func(c net.Conn) net.Conn { return shaped{c, 10e6 / 8, 20 * time.Microsecond} }},
+		{"deep", func(c net.Conn) net.Conn { return newDeep(c, 10e6/8, 256<<10) }},
+		{"slow frames", func(c net.Conn) net.Conn { return framed{c, time.Millisecond} }},
+	} {
+		t.Run(line.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t)
+				p := &pipes{wrap: line.wrap}
+				hs := p.add(w, "a", "b")
+				hs[0].m.cfg.Timing, hs[1].m.cfg.Timing = DefaultTiming, DefaultTiming
+				hs[0].addFull("g", load{cpus: 1, burst: 20, pause: 10 * time.Millisecond}, Region{0, 400 << PageShift})
+				const limit = 300 * time.Millisecond
+				r, err := hs[0].m.Migrate(context.Background(), "g", "b", Options{Downtime: limit, NonConvergent: GiveUp, Verify: true})
+				if err != nil || w.where("g") != hs[1] {
+					t.Fatalf("%v: %+v", err, r)
+				}
+				if r.Downtime.Total > limit || r.Deltas == 0 {
+					t.Errorf("it stood still for %v, foretold %v; of %d pages only changes went", r.Downtime.Total, r.Estimate, r.Deltas)
+				}
+				t.Logf("rounds %d, %d bytes, total %v, downtime %v, estimate %v", len(r.Rounds), r.Bytes, r.Total, r.Downtime, r.Estimate)
+				p.end(w)
+			})
+		})
+	}
+}
+
+// framed is a line that takes a moment for each frame, however short.
+type framed struct {
+	net.Conn
+	each time.Duration
+}
+
+func (f framed) Write(b []byte) (int, error) {
+	const mss = 1460
+	time.Sleep(time.Duration((len(b)+mss-1)/mss) * f.each)
+	return f.Conn.Write(b)
+}
+
+// A source and a target without what lies between: what is in memory after each round
+// must be the same on both, whatever copies were dropped, and whatever went without.
+func TestPagesOfWhichOnlyChangesGoArriveAsTheyWere(t *testing.T) {
+	const pages = 3 * maxCopies
+	src, dst := newFlat(pages, 30), newFlat(pages, 100)
+	s := &session{features: knownFeatures, machine: src.m, in: dst, have: []Bitmap{NewBitmap(pages)}, raw: []Bitmap{NewBitmap(pages)}, missing: pages}
+	c, b := newCopies(), newBatch()
+	rng := rand.New(rand.NewPCG(5, 6))
+	var deltas, same uint64
+	without := 0
+	for round := range uint32(60) {
+		todo := NewBitmap(pages)
+		n := rng.IntN(maxCopies)
+		if round == 0 || rng.IntN(15) == 0 {
+			n = pages
+		}
+		for range n {
+			p := rng.IntN(pages/8) * (1 + rng.IntN(8))
+			if round == 0 {
+				p = todo.Count()
+			}
+			todo.Set(uint64(p))
+			page := src.data[p<<PageShift:][:PageSize]
+			switch k := rng.IntN(20); {
+			case k < 3: // written, and as it was
+			case k == 3:
+				clear(page)
+			case k == 4:
+				for i := 0; i < PageSize; i += 8 {
+					binary.LittleEndian.PutUint64(page[i:], rng.Uint64())
+				}
+			default:
+				page[rng.IntN(PageSize)]++
+			}
+		}
+		var keep *copies
+		if c.begin(round, uint64(todo.Count()), 1e6) {
+			keep = c
+		} else {
+			without++
+		}
+		s.sum = roundSum{round: round}
+		send := func() {
+			if !b.empty() {
+				if err := s.pages(b.frame(round)[headerSize:]); err != nil {
+					t.Fatal(err)
+				}
+			}
+			deltas, same = deltas+b.deltas, same+b.same
+			b.reset()
+			b.copies, b.compress = keep, rng.IntN(2) == 0
+		}
+		b.reset()
+		b.copies = keep
+		for p, ok := todo.Next(0); ok; {
+			if b.full() {
+				send()
+			}
+			n := uint64(1)
+			for n < chunk && p+n < pages && todo.Has(p+n) {
+				n++
+			}
+			b.add(src, p, n)
+			p, ok = todo.Next(p + n)
+		}
+		send()
+		if !bytes.Equal(src.data, dst.data) {
+			t.Fatalf("round %d: memory differs", round)
+		}
+		if len(c.held) > maxCopies || len(c.slot) != len(c.held) || len(c.mem)*slab > maxCopies {
+			t.Fatalf("round %d: %d copies, %d found, in %d slabs", round, len(c.held), len(c.slot), len(c.mem))
+		}
+	}
+	if deltas == 0 || same == 0 || without < 2 {
+		t.Errorf("of %d pages only changes went, %d were unchanged, %d rounds without copies", deltas, same, without)
+	}
+}
+
+func TestChangesThatTakeLongerThanTheyGainAreNotLookedForForAWhile(t *testing.T) {
+	c := newCopies()
+	c.begin(0, 1, 1e6)
+	c.keep(0, make([]byte, PageSize))
+	c.in, c.out, c.took = 1<<20, 1<<17, time.Millisecond
+	if !c.begin(1, 1, 100e6) {
+		t.Error("8 ms are saved for 1 ms of work, and not taken")
+	}
+	for i := range uint32(untried) {
+		if c.begin(2+i, 1, 10e9) {
+			t.Fatalf("round %d: 1 ms of work to save a tenth of it", 2+i)
+		}
+	}
+	if !c.begin(2+untried, 1, 10e9) || c.has(0) {
+		t.Error("not tried again, or with copies of what was sent since then")
+	}
+}
+
+func TestATargetThatDoesNotKnowChangesGetsNone(t *testing.T) {
+	w := newWorld(t)
+	h := w.newHost("b", nil)
+	old := hello{min: 1, max: 1, features: featVerify | featS2, purpose: purposeMove, id: id{1}, host: id{2}}.frame()
+	putHeader(old, msgHello, 0, old[headerSize:])
+	all := wholeMove(t).frames()
+	feed(t, h, append(old, all[len(old):]...))
+	if w.where("g") != nil {
+		t.Error("changes were taken from a source that did not offer to send them")
+	}
+}
+
+func TestChangesOfAPageThatNeverCameAreRefused(t *testing.T) {
+	src, dst := newFlat(64, 0), newFlat(64, 100)
+	s := &session{features: knownFeatures, machine: src.m, in: dst, have: []Bitmap{NewBitmap(64)}, raw: []Bitmap{NewBitmap(64)}, missing: 64}
+	c, b := newCopies(), newBatch()
+	c.begin(0, 4, 1e6)
+	b.copies = c
+	for range 2 { // what came the first time is lost
+		b.reset()
+		b.copies = c
+		b.add(src, 8, 4)
+		src.data[8<<PageShift]++
+		src.data[12<<PageShift-1]++
+	}
+	err := s.pages(b.frame(0)[headerSize:])
+	if b.deltas != 4 || b.data != 2+8+3+8 || err == nil || !strings.Contains(err.Error(), "never came") || s.missing != 64 {
+		t.Errorf("%d pages in %d bytes: %v", b.deltas, b.data, err)
+	}
+}
+
+func TestChangesThatDoNotFitAreRefused(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		data []byte
+	}{
+		{"half a number", []byte{0x80}},
+		{"no second number", []byte{1}},
+		{"nothing changes", []byte{1, 0}},
+		{"behind the last word", append([]byte{0x80, 8, 1}, make([]byte, 8)...)}, // 1024 stay
+		{"over the end", append([]byte{0xff, 7, 2}, make([]byte, 16)...)},        // 1023 stay
+		{"too few words", append([]byte{0, 2}, make([]byte, 15)...)},
+		{"a number without end", bytes.Repeat([]byte{0xff}, 12)},
+		{"numbers that wrap", append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2}, make([]byte, 16)...)},
+	} {
+		if err := (run{first: 5, pages: 2, method: methodDelta}).change(make([]byte, 2*PageSize), c.data); err == nil {
+			t.Errorf("%s: taken", c.name)
+		}
+	}
+	pages := make([]byte, 2*PageSize)
+	last := append([]byte{0xff, 7, 1}, 1, 2, 3, 4, 5, 6, 7, 8)
+	if err := (run{first: 5, pages: 2, method: methodDelta}).change(pages, last); err != nil || pages[2*PageSize-1] != 8 {
+		t.Errorf("the last word: %v", err)
+	}
+}
+
+// hot is a guest that writes all its pages faster than any of them is sent.
+type hot struct{ *flat }
+
+func (h hot) Written(uint64) bool { return true }
+func (h hot) Counters() Counters  { return Counters{Dirty: h.m.Regions[0].pages()} }
+func (h hot) Harvest(dirty Bitmap) int {
+	n := h.m.Regions[0].pages()
+	dirty.SetRange(0, n)
+	for p := range n {
+		h.data[p<<PageShift]++
+	}
+	return int(n)
+}
+
+// Pages that are always written again before their turn comes wait for the guest to stand
+// still. It must not wait for all of each then.
+func TestThePagesWrittenMostDoNotGoWholeInTheEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		src, dst := hot{newFlat(512, 0)}, newFlat(512, 100)
+		to := NewManager(Config{Target: dst})
+		from := NewManager(Config{
+			Find: func(string) (Guest, error) { return src, nil },
+			Dial: func(context.Context, string) (net.Conn, error) {
+				x, y := net.Pipe()
+				go to.ServeConn(y)
+				return shaped{x, 1e6, 0}, nil
+			},
+		})
+		r, err := from.Migrate(context.Background(), "flat", "b", Options{Verify: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if last := r.Rounds[len(r.Rounds)-1]; last.Raw != 512 || last.Bytes > 512*100 || r.Deltas != 512 || r.Packed > 512 {
+			t.Errorf("of %d pages only changes went; in the end %+v", r.Deltas, last)
+		}
+		from.Close()
+		to.Close()
+	})
+}
