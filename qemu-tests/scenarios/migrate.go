@@ -24,7 +24,7 @@ func migrations() []*rig.Scenario {
 		},
 		{
 			Name: "migrate-small", About: "a small guest moves to a second slow host and back", Cores: 2,
-			Skip: onlyBochsVTx(tooSmall), Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, small, 2) },
+			Skip: onlyBochsVTx(tooSmall), Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, smallSpec, 2) },
 		},
 		{
 			Name: "migrate-vendors", About: "a running guest moves from a host with SVM to one with VT-x and back", Cores: 2,
@@ -38,12 +38,15 @@ func migrations() []*rig.Scenario {
 type load struct {
 	cpus, mib int
 	options   string // of its workload
+	model     string // of its processors
 }
 
 var (
-	usual   = load{1, 160, "guest=workload guest.mem=24M guest.rate=100"}
-	twoCPUs = load{2, 160, "guest=workload guest.mem=24M guest.rate=100"}
-	small   = load{1, 96, "guest=workload guest.mem=4M guest.rate=20"}
+	usual   = load{1, 160, "guest=workload guest.mem=24M guest.rate=100", ""}
+	twoCPUs = load{2, 160, "guest=workload guest.mem=24M guest.rate=100", ""}
+	small   = load{1, 96, "guest=workload guest.mem=4M guest.rate=20", ""}
+	// smallSpec is for hosts that have its controls, as Bochs's VT-x does: SPEC_CTRL moves, too.
+	smallSpec = load{1, 96, "guest=workload guest.mem=4M guest.rate=20", "godwit-v1+spec"}
 )
 
 func onBochsSlowly(g machine.Ground) string {
@@ -217,7 +220,7 @@ func migrateBetweenVendors(ctx context.Context, t *rig.T, g load, moves int) err
 
 // backAndForth starts a guest on the first host and moves it so many times.
 func (p *pair) backAndForth(ctx context.Context, t *rig.T, g load, moves int) error {
-	spec := rig.GuestSpec{Name: guestName, CPUs: g.cpus, MemoryMiB: g.mib, CommandLine: g.options}
+	spec := rig.GuestSpec{Name: guestName, CPUs: g.cpus, MemoryMiB: g.mib, CommandLine: g.options, Model: g.model}
 	if err := p.hosts[0].StartGuest(ctx, spec); err != nil {
 		return err
 	}
