@@ -15,6 +15,7 @@
 
 #define MSR_FS_BASE 0xC0000100
 #define MSR_GS_BASE 0xC0000101
+#define MSR_SPEC_CTRL 0x48
 
 // SETFS sets the FS base to AX. Clobbers CX and DX.
 #define SETFS(l1, l2) \
@@ -305,7 +306,11 @@ restored:
 //
 // Nor does anything hold them off between an exit from a guest and the fence behind it,
 // on VT-x: so they begin with one of their own (FenceNMIs).
+//
+// SPEC_CTRL, if it is what the fence writes, is put back before the end: it may be the
+// guest's, just loaded or not yet read. R15 tells that R14 holds it.
 TEXT ·trapAnywhere(SB), NOSPLIT|NOFRAME, $0
+	XORL R15, R15
 	CMPL ·nmiFence(SB), $0
 	JEQ  parted
 	MOVL $32, CX // places of the return stack, at most
@@ -317,6 +322,12 @@ fill:
 	MOVL ·nmiMSR(SB), CX
 	CMPL CX, $0
 	JEQ  parted
+	CMPL CX, $MSR_SPEC_CTRL
+	JNE  order
+	RDMSR
+	MOVL AX, R14
+	MOVL $1, R15
+order:
 	MOVL ·nmiValue(SB), AX
 	XORL DX, DX
 	WRMSR
@@ -357,12 +368,16 @@ saved:
 	MOVQ BX, 16(SP)
 	MOVQ R12, 24(SP)
 	MOVQ R13, 32(SP)
+	MOVQ R14, 40(SP)
+	MOVQ R15, 48(SP)
 	XORPS X15, X15
 	NOFRAMES
 	CALL ·handleTrap(SB)
 	MOVQ 16(SP), BX
 	MOVQ 24(SP), R12
 	MOVQ 32(SP), R13
+	MOVQ 40(SP), R14
+	MOVQ 48(SP), R15
 	ADDQ $64, SP
 	CMPB ·haveXSAVE(SB), $0
 	JEQ  fr
@@ -378,6 +393,13 @@ saved:
 fr:
 	FXRSTOR64 (SP)
 restored:
+	CMPL R15, $0
+	JEQ  same
+	MOVL $MSR_SPEC_CTRL, CX
+	MOVL R14, AX
+	XORL DX, DX
+	WRMSR
+same:
 	MOVQ BX, SP
 	MOVQ 120(SP), AX
 	SETFS(slow, set)

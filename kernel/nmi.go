@@ -28,7 +28,8 @@ var nmiFence, nmiMSR, nmiValue uint32
 // FenceNMIs has NMIs and machine checks begin as an exit from a guest does, because one
 // may come after an exit and before the fence there: the return stack is filled anew and,
 // unless msr is 0, the MSR written, before the first return. The branches that fill it
-// take the place of the guest's in the history, too.
+// take the place of the guest's in the history, too. If the MSR is SPEC_CTRL, it holds in
+// the end what it held before.
 func FenceNMIs(msr, value uint32) { nmiMSR, nmiValue, nmiFence = msr, value, 1 }
 
 // handleNMI stops this CPU if another ends the machine. Any other NMI is

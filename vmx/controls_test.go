@@ -207,18 +207,6 @@ func TestCommandsAreOpenToModelsThatHaveThem(t *testing.T) {
 	}
 }
 
-// An NMI between an entry's write of SPEC_CTRL and the entry itself leaves what it wrote:
-// no less than any guest has asked for.
-func TestNMIsLeaveNoGuestWithLess(t *testing.T) {
-	m, _, err := openWith(t, everything, 0, allControls)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if want := []uint32{x86.MSRSpecCtrl, uint32(allControls.SpecCtrl)}; !slices.Equal(m.nmi, want) {
-		t.Errorf("NMIs begin with %#x, want %#x", m.nmi, want)
-	}
-}
-
 // Where each entry and exit writes SPEC_CTRL, a guest whose model has all of it does so
 // without an exit: its system calls would each cost two otherwise.
 func TestGuestsOwnSpecCtrlWhereItIsWrittenAtEachExit(t *testing.T) {

@@ -63,9 +63,7 @@ func open(m machine, g x86.Guests) (*backend, error) {
 	verwSelector = m.hostState(0).SS
 	switch s.barriers.Exit {
 	case x86.FenceIBRS:
-		// If one comes between an entry's write of the guest's value and the entry, the
-		// guest runs with this: so it is all that any guest may have asked for.
-		m.fenceNMIs(x86.MSRSpecCtrl, uint32(x86.SpecIBRS|s.offered.SpecCtrl))
+		m.fenceNMIs(x86.MSRSpecCtrl, x86.SpecIBRS)
 	case x86.FenceIBPB:
 		m.fenceNMIs(x86.MSRPredCmd, x86.PredIBPB)
 	default:

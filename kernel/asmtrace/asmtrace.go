@@ -12,7 +12,8 @@ import (
 )
 
 // A Trace is what happened, in order: "wrmsr 49=1", "rdmsr 48", "call", "ret", "lfence", "verw",
-// "div", and what ends it, "vmrun", "vmlaunch", "vmresume" or Stop's reason.
+// "div", and what ends it, "vmrun", "vmlaunch", "vmresume", "iret", or "left" for a jump out
+// of the code.
 type Trace struct {
 	Events []string
 	Taken  []int // for each event, the branches taken since the one before
@@ -22,6 +23,7 @@ type Trace struct {
 type Machine struct {
 	Memory  map[int64]uint64   // what stands at a displacement from a register; elsewhere are zeroes
 	Globals map[uintptr]uint64 // and at an address
+	Stack   map[int64]uint64   // and above RSP
 	Lfence  int                // at so many LFENCEs it ends, if not 0
 
 	reg   map[x86asm.Reg]uint64
@@ -92,6 +94,10 @@ func (m *Machine) Run(pc uintptr) (Trace, error) {
 		in, err := decode(pc)
 		if err != nil {
 			return m.trace, fmt.Errorf("after %d events: % x: %w", len(m.trace.Events), at(pc, 15), err)
+		}
+		if in.Op == x86asm.IRETQ {
+			m.event("iret")
+			return m.trace, nil
 		}
 		next := pc + uintptr(in.Len)
 		m.next = next
@@ -178,9 +184,9 @@ func (m *Machine) step(in *x86asm.Inst, next uintptr) (to uintptr, jumps bool) {
 			m.stack = m.stack[:max(0, len(m.stack)-n)]
 		}
 	case x86asm.WRMSR:
-		m.event(fmt.Sprintf("wrmsr %x=%x", m.reg[x86asm.RCX], m.reg[x86asm.RDX]<<32|m.reg[x86asm.RAX]))
+		m.event(fmt.Sprintf("wrmsr %x=%x", uint32(m.reg[x86asm.RCX]), m.reg[x86asm.RDX]<<32|m.reg[x86asm.RAX]))
 	case x86asm.RDMSR:
-		m.event(fmt.Sprintf("rdmsr %x", m.reg[x86asm.RCX]))
+		m.event(fmt.Sprintf("rdmsr %x", uint32(m.reg[x86asm.RCX])))
 	case x86asm.VERW:
 		m.event("verw")
 	case x86asm.DIV:
@@ -204,7 +210,7 @@ func (m *Machine) value(a x86asm.Arg) uint64 {
 	case x86asm.Mem:
 		switch a.Base {
 		case x86asm.RSP:
-			return 0
+			return m.Stack[a.Disp]
 		case x86asm.RIP:
 			return m.Globals[m.next+uintptr(a.Disp)]
 		}
