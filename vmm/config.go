@@ -46,7 +46,7 @@ func (c *Config) Check() error {
 	}
 	switch {
 	case c.Memory < MinMemory || c.Memory > MaxMemory:
-		return bad("memory is %d MiB; %d MiB to %d GiB are possible", c.Memory>>20, MinMemory>>20, MaxMemory>>30)
+		return bad("memory is %s; %d MiB to %d GiB are possible, as in mem=512M", sizeText(c.Memory), MinMemory>>20, MaxMemory>>30)
 	case c.Memory%chunkSize != 0:
 		return bad("memory is %d bytes, which is not a multiple of 2 MiB", c.Memory)
 	case c.CPUs < 1 || c.CPUs > MaxCPUs:
@@ -72,6 +72,16 @@ func (c *Config) Check() error {
 		}
 	}
 	return nil
+}
+
+// sizeText is n in the largest unit that holds it without a rest.
+func sizeText(n uint64) string {
+	units := []string{"bytes", "KiB", "MiB", "GiB", "TiB"}
+	i := 0
+	for ; i < len(units)-1 && n != 0 && n%1024 == 0; i++ {
+		n /= 1024
+	}
+	return fmt.Sprintf("%d %s", n, units[i])
 }
 
 // CheckName tells whether a machine can be called name.

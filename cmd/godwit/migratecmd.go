@@ -10,6 +10,7 @@ import (
 
 	"godwit/cmd/internal/shell"
 	"godwit/migrate"
+	"godwit/vmm"
 )
 
 func (h *host) migrateCommands() []*shell.Command {
@@ -87,6 +88,13 @@ func (h *host) cmdMigrate(c *shell.Call) error {
 		default:
 			return shell.Usagef("unknown option %q", a)
 		}
+	}
+	vm, err := h.vms.Get(c.Args[0])
+	if err != nil {
+		return err
+	}
+	if s := vm.Status(); s != vmm.Running && s != vmm.Arriving { // of the latter the mover knows more
+		return fmt.Errorf("vm %s is %v: only a running machine can be moved", vm.Name(), s)
 	}
 	progress := showProgress(c)
 	o.Notify = progress.notify

@@ -63,3 +63,21 @@ func TestAStuckTerminalDoesNotHoldUpAMove(t *testing.T) {
 	b.must(t, "vm delete web")
 	n.end(t)
 }
+
+// Whoever moves a machine that does not run hears that, and not that the other host can not be reached.
+func TestOnlyARunningMachineIsMoved(t *testing.T) {
+	var n network
+	h := n.add("a", idle, 0)
+	h.must(t, "vm create web kernel=module:kernel mem=16M")
+	for line, want := range map[string]string{
+		"vm migrate web nowhere": "vm web is stopped: only a running machine can be moved",
+		"vm migrate db nowhere":  `no vm is called "db": there are web`,
+	} {
+		var out bytes.Buffer
+		if err := h.do(context.Background(), &out, nil, line); err == nil || err.Error() != want || out.Len() != 0 {
+			t.Errorf("%s: %v, %q", line, err, out.String())
+		}
+	}
+	h.must(t, "vm delete web")
+	n.end(t)
+}

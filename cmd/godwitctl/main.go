@@ -69,6 +69,10 @@ func run() int {
 		return 1
 	}
 	if err != nil {
+		if a := new(net.AddrError); errors.As(err, &a) { // it was not even tried
+			fmt.Fprintf(os.Stderr, "godwitctl: %v; write ADDR or ADDR:PORT, as in -host 192.0.2.10:%d\n", err, control.DefaultPort)
+			return 2
+		}
 		fmt.Fprintf(os.Stderr, "godwitctl: %v\n  is the host up, and was it booted with control=insecure-tcp?\n", err)
 		return 1
 	}

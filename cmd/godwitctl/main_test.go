@@ -199,7 +199,7 @@ func TestExitStatusTellsWrongCallsFromFailures(t *testing.T) {
 		status int
 	}{
 		{nil, 2}, {[]string{"host"}, 2}, {[]string{"-host", ok}, 2}, {[]string{"-nonsense"}, 2}, {[]string{"-h"}, 0},
-		{[]string{"-host", nobody, "host"}, 1}, {[]string{"-host", usage, "fly"}, 2}, {[]string{"-host", ok, "host"}, 0},
+		{[]string{"-host", nobody, "host"}, 1}, {[]string{"-host", "192.0.2.10:99999", "host"}, 2}, {[]string{"-host", usage, "fly"}, 2}, {[]string{"-host", ok, "host"}, 0},
 	} {
 		if status := end(t, program(t, c.args...).Run()); status != c.status {
 			t.Errorf("%q: status %d, not %d", c.args, status, c.status)

@@ -7,6 +7,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"strings"
 	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
@@ -25,6 +26,9 @@ func (n *Net) Resolve(ctx context.Context, host string) (netip.Addr, error) {
 			return netip.Addr{}, fmt.Errorf("%v is an IPv6 address; the host speaks IPv4", a)
 		}
 		return a, nil
+	}
+	if last := host[strings.LastIndexByte(host, '.')+1:]; last != "" && strings.Trim(last, "0123456789") == "" { // RFC 1123 2.1
+		return netip.Addr{}, fmt.Errorf("%q is neither an IPv4 address, like 192.0.2.1, nor a name", host)
 	}
 	if err := n.Up(ctx); err != nil {
 		return netip.Addr{}, fmt.Errorf("look up %q: %w", host, err)

@@ -198,3 +198,13 @@ func FuzzDNSAnswer(f *testing.F) {
 		}
 	})
 }
+
+// A mistyped address is no name to ask DNS for (RFC 1123 2.1), nor to wait for the network with.
+func TestAMistypedAddressIsNotLookedUp(t *testing.T) {
+	n := host(t, Config{})
+	for _, a := range []string{"999.1.1.1", "10.0.0.256", "10.0.0", "10"} {
+		if _, err := n.Resolve(timeout(t, 10*time.Second), a); err == nil || !strings.Contains(err.Error(), "neither an IPv4 address, like 192.0.2.1, nor a name") {
+			t.Errorf("%q: %v", a, err)
+		}
+	}
+}
