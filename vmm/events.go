@@ -42,7 +42,6 @@ const (
 	tellMSR   = 2 << 40 // and the register's number
 	tellWMSR  = 3 << 40
 	tellPanic = 4 << 40
-	tellHang  = 5 << 40
 
 	tellCrashKernel = 6 << 40
 )
@@ -60,13 +59,6 @@ func (vm *VM) first(key uint64) bool {
 	}
 	vm.events.told[key] = true
 	return true
-}
-
-// again lets first tell of something that is over.
-func (vm *VM) again(key uint64) {
-	vm.events.mu.Lock()
-	defer vm.events.mu.Unlock()
-	delete(vm.events.told, key)
 }
 
 // Events are the last ones.

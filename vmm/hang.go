@@ -94,7 +94,7 @@ func (vm *VM) allHang(now int64) {
 			return
 		}
 	}
-	if !vm.health.hung.Swap(true) && vm.first(tellHang) {
+	if !vm.health.hung.Swap(true) && toldOf(vm.health.times.Add(1)) {
 		vm.event("it hangs: for %d s no processor has done anything but spin with interrupts off; `vm nmi %s` makes many guests say where", int64(hangAfter/nsPerSecond), vm.cfg.Name)
 	}
 }

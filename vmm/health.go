@@ -21,9 +21,12 @@ const (
 
 // health is what is known of all processors together. Times are the machine's.
 type health struct {
-	panicked atomic.Int64 // when the kernel panicked; 0: it did not
-	hung     atomic.Bool  // that all processors hang has been told
+	panicked atomic.Int64  // when the kernel panicked; 0: it did not
+	hung     atomic.Bool   // all processors hang
+	times    atomic.Uint32 // they have, since the guest booted: the 1st, 2nd, 4th, 8th ... is told, and its end
 }
+
+func toldOf(times uint32) bool { return times&(times-1) == 0 }
 
 // rest is called when the processor is about to sleep; wakes says that an interrupt can end that.
 func (c *cpu) rest(wakes bool) {
@@ -48,8 +51,7 @@ func (vm *VM) livesOn() {
 
 // hangsNoMore takes back what allHang told.
 func (vm *VM) hangsNoMore() {
-	if vm.health.hung.Load() && vm.health.hung.Swap(false) {
-		vm.again(tellHang)
+	if vm.health.hung.Load() && vm.health.hung.Swap(false) && toldOf(vm.health.times.Load()) {
 		vm.event("it hangs no more: its processors do something again")
 	}
 }

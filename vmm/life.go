@@ -184,6 +184,7 @@ func (vm *VM) boot() error {
 		vm.events.mu.Lock()
 		clear(vm.events.told)
 		vm.events.mu.Unlock()
+		vm.health.times.Store(0)
 	}
 	vm.booted()
 	vm.health.panicked.Store(0)
