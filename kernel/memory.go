@@ -58,3 +58,42 @@ func freeFrame(p uint64) {
 	c.pages[c.npages] = p
 	c.npages++
 }
+
+// allocUserFrame takes one frame, zeroed, for a page of the runtime's. Where the heap
+// lies, pages that are neighbours have neighbouring frames, so that what the heap gives
+// back are whole blocks of 2 MiB, which guests are made of: see package frames. Page
+// tables, stacks and the like stay, and have blocks of their own.
+func allocUserFrame(addr uintptr) (p uint64, ok bool) {
+	at, unused := homeOf(addr)
+	switch {
+	case at != 0:
+		framesLock.lock()
+		p, ok = at, ram.AllocAt(at)
+		framesLock.unlock()
+	case unused && writable(addr):
+		framesLock.lock()
+		p, ok = ram.OpenHome(uint64(addr))
+		framesLock.unlock()
+	}
+	if !ok {
+		return allocFrame()
+	}
+	clear(bytesAt(direct(p), pageSize))
+	return p, true
+}
+
+// freeUserFrames gives frames of the runtime's pages back, past this CPU's cache: what
+// took them from there would stay in the heap's blocks. Interrupts are off.
+func freeUserFrames(frames []uint64) {
+	for len(frames) > 0 {
+		n := min(len(frames), len(cpu{}.pages)/2) // others wait for the lock
+		framesLock.lock()
+		for _, p := range frames[:n] {
+			if !ram.Release(p, pageSize) {
+				fatal("a page was given back that nobody had")
+			}
+		}
+		framesLock.unlock()
+		frames = frames[n:]
+	}
+}

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"sync/atomic"
+	"unsafe"
 
 	"godwit/kernel/internal/vma"
 )
@@ -180,13 +181,51 @@ func dropPages(start, end uintptr) {
 		space.mu.unlock()
 		if n > 0 {
 			shootdown()
-			for _, p := range batch[:n] {
-				freeFrame(p)
-			}
+			freeUserFrames(batch[:n])
 			userPages.Add(-uint64(n))
 		}
 		start = next
 	}
+}
+
+// homeOf is where the frame for addr should lie: where it fits to those of the pages
+// around it that have such a place; 0 if none has. unused tells that there is no page
+// at all in these 2 MiB. Other CPUs may change the entries meanwhile; then that frame
+// will not be free.
+func homeOf(addr uintptr) (at uint64, unused bool) {
+	first := entry(addr&^(largePage-1), 1, false)
+	if first == nil {
+		return 0, true
+	}
+	table := (*[512]uint64)(unsafe.Pointer(first))
+	own := int(addr / pageSize % 512)
+	unused = true
+	for d := 1; d < 512; d++ {
+		for _, i := range [2]int{own - d, own + d} {
+			if i < 0 || i > 511 {
+				continue
+			}
+			v := atomic.LoadUint64(&table[i]) & pteAddr
+			if v == 0 {
+				continue
+			}
+			if v/pageSize%512 == uint64(i) {
+				return v&^(largePage-1) + uint64(own)*pageSize, false
+			}
+			unused = false
+		}
+	}
+	return 0, unused
+}
+
+// writable reports whether all of the 2 MiB around addr is, as where the heap lies.
+// Smaller mappings are the runtime's own books, and stay.
+func writable(addr uintptr) bool {
+	base := addr &^ (largePage - 1)
+	space.mu.lock()
+	a, ok := space.areas.Find(addr)
+	space.mu.unlock()
+	return ok && a.Prot&vma.Write != 0 && a.Start <= base && a.End-base >= largePage
 }
 
 // populate makes the page at addr present, if the access is one the runtime
@@ -196,15 +235,16 @@ func populate(addr uintptr, write bool) bool {
 		return false
 	}
 	addr &^= pageSize - 1
-	p, ok := allocFrame()
+	p, ok := allocUserFrame(addr)
 	if !ok {
 		outOfMemory()
 	}
+	frame := [1]uint64{p}
 	space.mu.lock()
 	a, ok := space.areas.Find(addr)
 	if !ok || a.Prot == vma.None || write && a.Prot&vma.Write == 0 {
 		space.mu.unlock()
-		freeFrame(p)
+		freeUserFrames(frame[:])
 		return false
 	}
 	flags := uint64(ptePresent | pteNX)
@@ -218,7 +258,7 @@ func populate(addr uintptr, write bool) bool {
 	}
 	if atomic.LoadUint64(e) != 0 { // another CPU touched it first
 		space.mu.unlock()
-		freeFrame(p)
+		freeUserFrames(frame[:])
 		return true
 	}
 	atomic.StoreUint64(e, p|flags)

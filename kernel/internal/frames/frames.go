@@ -5,6 +5,15 @@
 //
 // A free block keeps its list links in its own first bytes; beside the memory
 // itself there is one byte of state per frame.
+//
+// Blocks of 2 MiB are what guests are made of, so frames that stay must not be
+// strewn over them. A block that is broken up is one of two kinds. Homes lend their
+// frames to pages that lie in one piece of 2 MiB of somebody's addresses, each at
+// the place that it has there (OpenHome, AllocAt): what is given up together is whole
+// again together. Everything else shares the other blocks. Neither kind takes of the
+// other before there is no whole block left. (The idea is that of reservations:
+// Navarro, Iyer, Druschel, Cox, "Practical, transparent operating system support for
+// superpages", OSDI 2002, 4.)
 package frames
 
 import "unsafe"
@@ -13,6 +22,9 @@ const (
 	Shift    = 12
 	Size     = 1 << Shift
 	MaxOrder = 18 // 1 GiB
+
+	blockOrder = 9
+	BlockSize  = Size << blockOrder // 2 MiB
 )
 
 // The state of a frame. Only the first frame of a free block carries freeHead;
@@ -22,6 +34,7 @@ const (
 	absent   = 0    // not RAM, or never given to the allocator
 	present  = 1    // RAM
 	freeHead = 0x80 // | order
+	home     = 0x40 // at the first frame of a 2 MiB block that is one
 )
 
 // links lie at the start of every free block.
@@ -29,9 +42,9 @@ type links struct{ next, prev uint64 }
 
 // An Allocator owns the frames that Add gave it.
 type Allocator struct {
-	base  uintptr // where physical address 0 is mapped
-	state []uint8 // by frame number
-	head  [MaxOrder + 1]uint64
+	base  uintptr                 // where physical address 0 is mapped
+	state []uint8                 // by frame number
+	head  [2][MaxOrder + 1]uint64 // of free blocks in homes: [1]; of others, and whole ones: [0]
 	total uint64
 	free  uint64
 }
@@ -122,21 +135,72 @@ func Order(size uint64) int {
 
 // AllocOrder takes one naturally aligned block of 4 KiB << order.
 func (a *Allocator) AllocOrder(order int) (phys uint64, ok bool) {
-	o := order
-	for o <= MaxOrder && a.head[o] == 0 {
-		o++
+	for kind := range a.head {
+		for o := order; o <= MaxOrder; o++ {
+			if p := a.head[kind][o]; p != 0 {
+				a.unlink(p, o)
+				a.cut(p, o, p, order)
+				return p, true
+			}
+		}
 	}
-	if o > MaxOrder {
-		return 0, false
+	return 0, false
+}
+
+// OpenHome makes a whole block a home and takes its frame at an offset, below 2 MiB.
+func (a *Allocator) OpenHome(offset uint64) (phys uint64, ok bool) {
+	for o := blockOrder; o <= MaxOrder; o++ {
+		if p := a.head[0][o]; p != 0 {
+			a.unlink(p, o)
+			a.cut(p, o, p, blockOrder)
+			a.state[p>>Shift] |= home
+			a.free += BlockSize
+			at := p + offset%BlockSize&^(Size-1)
+			a.cut(p, blockOrder, at, 0)
+			return at, true
+		}
 	}
-	p := a.head[o]
-	a.unlink(p, o)
-	for o > order { // give back the upper halves
+	return 0, false
+}
+
+// AllocAt takes the frame at phys, if it is a home's and free.
+func (a *Allocator) AllocAt(phys uint64) bool {
+	phys &^= Size - 1
+	if phys>>Shift >= uint64(len(a.state)) || a.kind(phys, 0) == 0 {
+		return false
+	}
+	for o := range blockOrder {
+		p := phys &^ (Size<<o - 1)
+		if a.state[p>>Shift]&^home == uint8(freeHead|o) {
+			a.unlink(p, o)
+			a.cut(p, o, phys, 0)
+			return true
+		}
+	}
+	return false
+}
+
+// cut takes the block of 4 KiB << order at phys out of an unlinked one at p, and gives
+// back the rest.
+func (a *Allocator) cut(p uint64, o int, phys uint64, order int) {
+	for o > order {
 		o--
-		a.link(p+Size<<o, o)
+		if half := p + Size<<o; phys >= half {
+			a.link(p, o)
+			p = half
+		} else {
+			a.link(half, o)
+		}
 	}
 	a.free -= Size << order
-	return p, true
+}
+
+// kind is 1 for what lies in a home. A block that is whole is in none.
+func (a *Allocator) kind(p uint64, o int) int {
+	if o < blockOrder && a.state[p&^(BlockSize-1)>>Shift]&home != 0 {
+		return 1
+	}
+	return 0
 }
 
 // Alloc takes size bytes (a multiple of 4 KiB, up to 1 GiB) aligned to align (a
@@ -175,7 +239,7 @@ func (a *Allocator) Release(phys, size uint64) bool {
 func (a *Allocator) isFree(p uint64) bool {
 	for o := 0; o <= MaxOrder; o++ {
 		s := a.state[p&^(Size<<o-1)>>Shift]
-		if s&freeHead != 0 && int(s&^freeHead) >= o {
+		if s&freeHead != 0 && int(s&^(freeHead|home)) >= o {
 			return true
 		}
 	}
@@ -197,15 +261,20 @@ func (a *Allocator) putRange(start, end uint64) {
 // put frees one block and joins it with its free buddies.
 func (a *Allocator) put(p uint64, o int) {
 	a.free += Size << o
+	for q := p; o >= blockOrder && q < p+Size<<o; q += BlockSize { // given back at once, taken in pieces
+		a.state[q>>Shift] &^= home
+	}
 	for o < MaxOrder {
 		buddy := p ^ Size<<o
 		f := buddy >> Shift
-		if f >= uint64(len(a.state)) || a.state[f] != uint8(freeHead|o) {
+		if f >= uint64(len(a.state)) || a.state[f]&^home != uint8(freeHead|o) {
 			break
 		}
 		a.unlink(buddy, o)
 		p &^= Size << o
-		o++
+		if o++; o == blockOrder {
+			a.state[p>>Shift] &^= home
+		}
 	}
 	a.link(p, o)
 }
@@ -215,24 +284,26 @@ func (a *Allocator) links(p uint64) *links {
 }
 
 func (a *Allocator) link(p uint64, o int) {
-	h := a.head[o]
-	*a.links(p) = links{next: h}
-	if h != 0 {
-		a.links(h).prev = p
+	head := &a.head[a.kind(p, o)][o]
+	*a.links(p) = links{next: *head}
+	if *head != 0 {
+		a.links(*head).prev = p
 	}
-	a.head[o] = p
-	a.state[p>>Shift] = uint8(freeHead | o)
+	*head = p
+	s := &a.state[p>>Shift]
+	*s = freeHead | uint8(o) | *s&home
 }
 
 func (a *Allocator) unlink(p uint64, o int) {
 	l := *a.links(p)
 	if l.prev == 0 {
-		a.head[o] = l.next
+		a.head[a.kind(p, o)][o] = l.next
 	} else {
 		a.links(l.prev).next = l.next
 	}
 	if l.next != 0 {
 		a.links(l.next).prev = l.prev
 	}
-	a.state[p>>Shift] = present
+	s := &a.state[p>>Shift]
+	*s = present | *s&home
 }

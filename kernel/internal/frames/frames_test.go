@@ -105,3 +105,153 @@ func BenchmarkFrame(b *testing.B) {
 		a.Release(p, Size)
 	}
 }
+
+// A heap takes pages in order of its addresses, a page table for each 2 MiB of them, and all the while others take frames
+// that stay.
+func TestWhatAHeapGivesBackIsWholeBlocks(t *testing.T) {
+	const blocks, heap = 32, 24
+	a, end := machine(t, blocks*512)
+	a.Add(0, end) // the first block is not whole
+	var pages []uint64
+	kept := 0
+	keep := func() {
+		if _, ok := a.AllocOrder(0); !ok {
+			t.Fatal("no frame")
+		}
+		kept++
+	}
+	for range heap {
+		keep() // the page table
+		first, ok := a.OpenHome(5 * Size)
+		if !ok || first%BlockSize != 5*Size {
+			t.Fatalf("OpenHome: %#x, %v", first, ok)
+		}
+		pages = append(pages, first)
+		for i := range uint64(512) {
+			at := first&^(BlockSize-1) + i*Size
+			if got := a.AllocAt(at); got != (i != 5) {
+				t.Fatalf("AllocAt of frame %d of a home: %v", i, got)
+			} else if got {
+				pages = append(pages, at)
+			}
+			if i%100 == 0 {
+				keep()
+			}
+		}
+	}
+	for _, p := range pages {
+		if !a.Release(p, Size) {
+			t.Fatalf("Release of %#x refused", p)
+		}
+	}
+	if want := uint64(blocks*512-1-kept) * Size; a.Free() != want {
+		t.Fatalf("%#x bytes free, want %#x", a.Free(), want)
+	}
+	whole := 0
+	for {
+		if _, ok := a.AllocOrder(blockOrder); !ok {
+			break
+		}
+		whole++
+	}
+	if want := blocks - 1 - kept/512; whole != want {
+		t.Errorf("%d blocks of 2 MiB are whole, want %d: %d frames are kept", whole, want, kept)
+	}
+}
+
+func TestAFullMachineGivesAwayWhatHomesHaveLeft(t *testing.T) {
+	a, end := machine(t, 4*512)
+	a.Add(0, end)
+	first, ok := a.OpenHome(0)
+	if !ok {
+		t.Fatal("no home")
+	}
+	n := 1
+	for {
+		if _, ok := a.AllocOrder(0); !ok {
+			break
+		}
+		n++
+	}
+	if n != 4*512-1 || a.Free() != 0 {
+		t.Errorf("%d frames of %d, %d bytes free", n, 4*512-1, a.Free())
+	}
+	if a.AllocAt(first+Size) || a.AllocAt(first) || a.AllocAt(Size) || a.AllocAt(end) || a.AllocAt(1<<50) {
+		t.Error("a frame was given twice, or one that nobody has")
+	}
+	if _, ok := a.OpenHome(0); ok {
+		t.Error("a home without a block")
+	}
+}
+
+func TestHomesAndBlocksMixed(t *testing.T) {
+	const frames = 16 * 512
+	a, end := machine(t, frames)
+	a.Add(0, end)
+	all := a.Free()
+	r := rand.New(rand.NewPCG(3, 4))
+	used := make([]bool, frames)
+	type block struct{ phys, size uint64 }
+	var live []block
+	take := func(p, size uint64) {
+		for f := p / Size; f < (p+size)/Size; f++ {
+			if used[f] {
+				t.Fatalf("frame %#x handed out twice", f)
+			}
+			used[f] = true
+		}
+		live = append(live, block{p, size})
+	}
+	for range 200000 {
+		switch k := r.IntN(10); {
+		case k < 1:
+			if p, ok := a.OpenHome(r.Uint64()); ok {
+				take(p, Size)
+			}
+		case k < 4:
+			p := r.Uint64N(end) &^ (Size - 1)
+			if len(live) > 0 && r.IntN(4) > 0 {
+				p = live[r.IntN(len(live))].phys + Size
+			}
+			if a.AllocAt(p) {
+				take(p, Size)
+			}
+		case k < 6:
+			size := uint64(Size) << r.IntN(11)
+			if p, ok := a.Alloc(size, size); ok {
+				take(p, size)
+			}
+		case len(live) > 0:
+			i := r.IntN(len(live))
+			b := live[i]
+			live[i] = live[len(live)-1]
+			live = live[:len(live)-1]
+			for f := b.phys / Size; f < (b.phys+b.size)/Size; f++ {
+				used[f] = false
+			}
+			if !a.Release(b.phys, b.size) || b.size == Size && a.Release(b.phys, b.size) {
+				t.Fatalf("Release of %#x+%#x refused, or taken twice", b.phys, b.size)
+			}
+		}
+		free := uint64(0)
+		if r.IntN(1000) == 0 {
+			for _, u := range used[1:] {
+				if !u {
+					free += Size
+				}
+			}
+			if a.Free() != free {
+				t.Fatalf("%#x bytes free, want %#x", a.Free(), free)
+			}
+		}
+	}
+	for _, b := range live {
+		a.Release(b.phys, b.size)
+	}
+	if a.Free() != all || a.head[1] != [MaxOrder + 1]uint64{} {
+		t.Errorf("%#x bytes of %#x free at the end; in homes: %x", a.Free(), all, a.head[1])
+	}
+	if _, ok := a.AllocOrder(blockOrder + 3); !ok {
+		t.Error("free blocks did not join again: no 16 MiB in an empty 32 MiB")
+	}
+}
