@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -202,3 +203,6 @@ func (l *LAN) Dial(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
 
 // URL is where the files that the network serves are found by HTTP.
 func (l *LAN) URL() string { return "http://" + stationAddress.String() }
+
+// Handle answers HTTP requests for a path otherwise than with a file.
+func (l *LAN) Handle(path string, h http.Handler) { l.station.web.Handle(path, h) }

@@ -50,6 +50,7 @@ type station struct {
 
 	answersDHCP bool
 	bootFile    string
+	web         http.ServeMux
 }
 
 // join plugs a station in.
@@ -90,7 +91,8 @@ func newServer(ctx context.Context, l *LAN, dir, bootFile string) (*station, err
 		return nil, fmt.Errorf("lan: HTTP: %w", err)
 	}
 	context.AfterFunc(ctx, func() { web.Close() })
-	go http.Serve(web, http.FileServer(http.Dir(dir))) // ends with the listener
+	s.web.Handle("/", http.FileServer(http.Dir(dir)))
+	go http.Serve(web, &s.web) // ends with the listener
 	return s, s.serveTFTP(ctx, dir)
 }
 

@@ -19,7 +19,7 @@ func Grounds() []machine.Ground {
 // All returns the scenarios in the order in which they run: what others build on comes first.
 func All() []*rig.Scenario {
 	var all []*rig.Scenario
-	for _, theme := range [][]*rig.Scenario{boots(), netboots(), selftests(), guests(), hardwareReports(), controls(), migrations()} {
+	for _, theme := range [][]*rig.Scenario{boots(), netboots(), selftests(), guests(), hardwareReports(), controls(), networks(), migrations()} {
 		all = append(all, theme...)
 	}
 	return all
