@@ -102,7 +102,7 @@ func (p *serialPort) serve() {
 // greet tells of a UART that is not there.
 func (p *serialPort) greet() {
 	if comIn(com1.Base+uart.LSR) == noUART {
-		p.tell(fmt.Sprintf("nothing answers at I/O port %#x: this machine has no COM1, or its firmware has it switched off; without it a host is managed by godwitctl (control=)", com1.Base))
+		p.tell(fmt.Sprintf("nothing answers at I/O port %#x: this machine has no COM1, or its firmware has it switched off; without it a host is managed with godwitctl, if it was booted with control=insecure-tcp", com1.Base))
 	}
 }
 

@@ -59,7 +59,8 @@ func (h *host) vmCommands() []*shell.Command {
 		{Name: "vm list", Summary: "list the machines", Example: "vm list", Shows: true, Run: h.cmdVMList},
 		{Name: "vm show", Args: "NAME", Summary: "show a machine: configuration, exits, events", Example: "vm show web", Shows: true, Run: h.cmdVMShow, Complete: h.completeVM},
 		{Name: "vm console", Args: "NAME [log]", Summary: "watch a machine's serial console and type on it; ^] returns here",
-			Detail: "It begins with what the guest has printed so far (the last MiB). With log it prints that and returns.", Example: "vm console web", Run: h.cmdVMConsole, Complete: h.completeVMThen("log")},
+			Detail: "It begins with what the guest has printed so far (the last MiB). With log it prints that and returns.\n" +
+				"Keys that come from a pipe or a file are typed as well; where they end it goes on watching: a ^] among them returns.", Example: "vm console web", Run: h.cmdVMConsole, Complete: h.completeVMThen("log")},
 	}
 }
 
