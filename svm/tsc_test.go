@@ -21,6 +21,7 @@ func TestTSCRatioIsWrittenOnlyWhereTheCPUHasAnother(t *testing.T) {
 	if !ok {
 		t.Fatal("no ratio")
 	}
+	w.flush = false // as after an entry
 	if err := w.SetTSCRatio(r); err != nil {
 		t.Fatal(err)
 	}

@@ -42,6 +42,9 @@ func TestNoOperatorsCommandTouchesAMachineThatArrives(t *testing.T) {
 		}
 	}
 	try("memory comes")
+	if vm.StartLoaded() == nil {
+		t.Fatal("started without the guest's state")
+	}
 	if err := vm.LoadState(&saved); err != nil {
 		t.Fatal(err)
 	}

@@ -134,11 +134,14 @@ func TestTheWayOutOfAGuestThatOwnsSpecCtrl(t *testing.T) {
 	var f frame
 	m := asmtrace.Machine{Lfence: 1, Memory: map[int64]uint64{
 		int64(unsafe.Offsetof(f.fence)): uint64(x86.FenceIBRS), int64(unsafe.Offsetof(f.keep)): 1,
-	}}
+	}, MSR: map[uint32]uint64{x86.MSRSpecCtrl: x86.SpecSSBD}}
 	got, err := m.Run(uintptr(exitAddress()))
 	want := append(slices.Repeat([]string{"call"}, 32), "rdmsr 48", "wrmsr 48=1", "lfence")
 	if err != nil || !slices.Equal(got.Events, want) {
 		t.Errorf("%q, want %q; %v", got.Events, want, err)
+	}
+	if kept := m.Memory[int64(unsafe.Offsetof(f.spec))]; kept != x86.SpecSSBD {
+		t.Errorf("%#x is kept for the next entry, not %#x", kept, x86.SpecSSBD)
 	}
 }
 

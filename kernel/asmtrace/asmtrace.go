@@ -21,10 +21,11 @@ type Trace struct {
 
 // A Machine is what the code runs on.
 type Machine struct {
-	Memory  map[int64]uint64   // what stands at a displacement from a register; elsewhere are zeroes
+	Memory  map[int64]uint64   // what stands at a displacement from a register; elsewhere are zeroes. Stores change it
 	Globals map[uintptr]uint64 // and at an address
 	Stack   map[int64]uint64   // and above RSP
-	Lfence  int                // at so many LFENCEs it ends, if not 0
+	MSR     map[uint32]uint64
+	Lfence  int // at so many LFENCEs it ends, if not 0
 
 	reg   map[x86asm.Reg]uint64
 	zf    bool
@@ -163,8 +164,13 @@ func (m *Machine) step(in *x86asm.Inst, next uintptr) (to uintptr, jumps bool) {
 	case x86asm.JBE:
 		return target(), m.cf || m.zf
 	case x86asm.MOV:
-		if r, ok := in.Args[0].(x86asm.Reg); ok {
-			m.reg[whole(r)] = m.value(in.Args[1])
+		switch to := in.Args[0].(type) {
+		case x86asm.Reg:
+			m.reg[whole(to)] = m.value(in.Args[1])
+		case x86asm.Mem:
+			if m.Memory != nil && to.Base != x86asm.RSP && to.Base != x86asm.RIP {
+				m.Memory[to.Disp] = m.value(in.Args[1])
+			}
 		}
 	case x86asm.XOR:
 		if in.Args[0] == in.Args[1] {
@@ -187,6 +193,8 @@ func (m *Machine) step(in *x86asm.Inst, next uintptr) (to uintptr, jumps bool) {
 		m.event(fmt.Sprintf("wrmsr %x=%x", uint32(m.reg[x86asm.RCX]), m.reg[x86asm.RDX]<<32|m.reg[x86asm.RAX]))
 	case x86asm.RDMSR:
 		m.event(fmt.Sprintf("rdmsr %x", uint32(m.reg[x86asm.RCX])))
+		v := m.MSR[uint32(m.reg[x86asm.RCX])]
+		m.reg[x86asm.RAX], m.reg[x86asm.RDX] = v&0xffffffff, v>>32
 	case x86asm.VERW:
 		m.event("verw")
 	case x86asm.DIV:
