@@ -184,7 +184,7 @@ func flood(ctx context.Context, t *rig.T) error {
 	}
 
 	// Bochs takes a frame a millisecond.
-	burst, enough := 50, uint64(10000)
+	burst, enough := 50, uint64(20000)
 	if _, ok := t.Ground.(machine.Bochs); ok {
 		burst, enough = 10, 1000
 	}
@@ -243,9 +243,14 @@ func flood(ctx context.Context, t *rig.T) error {
 		}
 		conn.Close()
 	}
-	// Packets to neighbours that do not answer wait for seconds, pieces of packets half a minute, and of these there may be
-	// 4 MiB (gVisor's HighFragThreshold); 128 half-open connections a port take 2 MiB. The threads' stacks stay.
-	const allowance, looks = 8 << 20, 60
+	if v, err = h.FinalVerdict(ctx, guestName); err != nil {
+		return err
+	}
+	t.Measure("verdict", "%s", v.Line)
+	// Packets to neighbours that do not answer are kept for seconds and pieces of packets for half a minute, 11 MiB in all;
+	// 128 half-open connections a port, which take 2 MiB, for longer, and the threads' stacks stay.
+	const allowance = 6 << 20
+	looks := int(60 * t.Ground.Scale())
 	after := before + allowance + 1
 	for i := 0; after > before+allowance; i++ {
 		if i == looks {
@@ -259,10 +264,6 @@ func flood(ctx context.Context, t *rig.T) error {
 		}
 	}
 	t.Measure("memory in use before and after", "%d and %d KiB", before>>10, after>>10)
-	if v, err = h.FinalVerdict(ctx, guestName); err != nil {
-		return err
-	}
-	t.Measure("verdict", "%s", v.Line)
 	return nil
 }
 
