@@ -442,7 +442,7 @@ func (h *host) cmdVMConsole(c *shell.Call) error {
 	cancel()
 	<-shown
 	c.Raw(false)
-	fmt.Fprintf(c.Out, "\nback on the host; vm %s is %v\n", vm.Name(), vm.Status())
+	fmt.Fprintf(c.Out, "\nback on the host; vm %s is %s\n", vm.Name(), vm.Info().StatusText())
 	return nil
 }
 

@@ -55,6 +55,9 @@ func TestAPanickedGuestIsShownBesideItsStatus(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+	if !out.shows("back on the host; vm web is running, panicked ") {
+		t.Error("back on the host, the health is not told")
+	}
 	for _, c := range []string{"vm list", "vm show web"} {
 		if s := h.must(t, c); !strings.Contains(s, "running, panicked ") {
 			t.Errorf("%s:\n%s", c, s)

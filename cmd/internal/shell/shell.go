@@ -191,7 +191,7 @@ func (s *Shell) unknown(args []string) error {
 	if len(args) == 0 {
 		return wrongCall("no command given; `help` lists them")
 	}
-	words := strings.Join(args[:min(2, len(args))], " ")
+	words := short(strings.Join(args[:min(2, len(args))], " "))
 	var sub []string
 	for _, c := range s.commands {
 		if strings.HasPrefix(c.Name, args[0]+" ") {
@@ -204,7 +204,16 @@ func (s *Shell) unknown(args []string) error {
 	case sub != nil:
 		return wrongCall(fmt.Sprintf("%s needs one of: %s", args[0], strings.Join(sub, ", ")))
 	}
-	return wrongCall(fmt.Sprintf("unknown command %q; `help` lists them", args[0]))
+	return wrongCall(fmt.Sprintf("unknown command %q; `help` lists them", short(args[0])))
+}
+
+// short is the beginning of what was typed, or pasted, and is no command.
+func short(s string) string {
+	const most = 60
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "..."
 }
 
 func (s *Shell) help(c *Call) error {

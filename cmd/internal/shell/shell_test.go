@@ -10,6 +10,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 type answer struct {
@@ -255,6 +256,15 @@ func TestSizes(t *testing.T) {
 	for n, want := range map[uint64]string{0: "0 B", 1023: "1023 B", 1024: "1 KiB", 1536: "1.5 KiB", 512 << 20: "512 MiB"} {
 		if got := Bytes(n); got != want {
 			t.Errorf("%d: %s, want %s", n, got, want)
+		}
+	}
+}
+
+func TestAPasteThatIsNoCommandIsNotPrintedAgain(t *testing.T) {
+	s := New()
+	for _, args := range [][]string{{strings.Repeat("\u00e9", 5000)}, {"help", strings.Repeat("x", 5000)}} {
+		if err := s.Run(&Call{Ctx: context.Background(), Args: args, Out: io.Discard}); err == nil || len(err.Error()) > 200 || !utf8.ValidString(err.Error()) {
+			t.Errorf("%v", err)
 		}
 	}
 }
