@@ -147,9 +147,12 @@ func TestTransferSegmentedByTheInterface(t *testing.T) {
 	})
 	const n = 16 << 20
 	took := transfer(t, a, b, n, time.Minute)
-	t.Logf("%.0f MB/s, frames up to %d bytes", n/1e6/took.Seconds(), c.end[0].biggest)
-	if c.end[0].biggest < 16000 {
-		t.Errorf("the largest frame had %d bytes: segmentation was not used", c.end[0].biggest)
+	c.end[0].mu.Lock()
+	biggest := c.end[0].biggest
+	c.end[0].mu.Unlock()
+	t.Logf("%.0f MB/s, frames up to %d bytes", n/1e6/took.Seconds(), biggest)
+	if biggest < 16000 {
+		t.Errorf("the largest frame had %d bytes: segmentation was not used", biggest)
 	}
 }
 
