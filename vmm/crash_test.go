@@ -258,7 +258,7 @@ func TestAGuestThatResetsItselfWithoutEndDoesNotFillTheLog(t *testing.T) {
 		t.Error("what was told of an earlier run is not told again")
 	}
 	boots.Store(wanted - 1)
-	eventually(t, "the first reset of another run", func() bool { return told() == 7 })
+	eventually(t, "the first reset of another run", func() bool { return told() == 8 })
 	vm.Stop(gone)
 	vm.Delete()
 	r.leaks(t)
