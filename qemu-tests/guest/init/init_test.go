@@ -104,6 +104,30 @@ func TestKernelTroubleIsRecognised(t *testing.T) {
 	}
 }
 
+// A TSC that Linux could not compare is remarked; one that differs is a trouble, also after that.
+func TestATSCThatWasNotComparedIsNoTrouble(t *testing.T) {
+	const (
+		slow = "4,1,1,-;clocksource: timekeeping watchdog on CPU0: acpi_pm read-back delay of 139000ns, attempt 2, marking unstable"
+		skew = "4,1,1,-;clocksource: timekeeping watchdog on CPU0: Marking clocksource 'tsc' as unstable because the skew is too large:"
+		up   = "6,1,1,-;tsc: Marking TSC unstable due to clocksource watchdog"
+	)
+	for _, c := range []struct {
+		records []string
+		bad     int
+	}{{[]string{slow, up}, 0}, {[]string{up}, 1}, {[]string{skew, up}, 2}, {[]string{slow, skew, up}, 1}, {[]string{slow, up, up}, 1}} {
+		var k kernelLog
+		bad := 0
+		for _, r := range c.records {
+			if _, b, _ := k.judge(r); b {
+				bad++
+			}
+		}
+		if bad != c.bad {
+			t.Errorf("%q: %d troubles, want %d", c.records, bad, c.bad)
+		}
+	}
+}
+
 func TestPaceKeepsTheRateAndBoundsTheBurst(t *testing.T) {
 	p := pace{rate: 1000, last: time.Now().Add(-time.Hour)}
 	if n := p.due(); n != 64 {

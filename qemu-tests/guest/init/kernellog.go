@@ -50,6 +50,33 @@ func trouble(record string) (string, bool) {
 	return "", false
 }
 
+// Before Linux holds its TSC against another clock it reads that clock before and after the TSC. If that took more than 125 us
+// in each of a few attempts, it gives the TSC up without having compared (clocksource_watchdog in kernel/time/clocksource.c).
+// A computer that lets the emulator wait is reason enough for that, too. That the clocks differ is said in other words.
+const (
+	notCompared = "read-back delay of "
+	givenUp     = "Marking TSC unstable due to clocksource watchdog"
+)
+
+// A kernelLog is what is to be remembered of the lines before.
+type kernelLog struct{ notCompared bool }
+
+// judge tells whether a record reports a trouble, or something to be remarked.
+func (k *kernelLog) judge(record string) (text string, bad, remark bool) {
+	_, text, _ = strings.Cut(record, ";")
+	text, _, _ = strings.Cut(text, "\n")
+	if strings.Contains(text, notCompared) {
+		k.notCompared = true
+		return text, false, true
+	}
+	if k.notCompared && strings.Contains(text, givenUp) {
+		k.notCompared = false
+		return text, false, true
+	}
+	_, bad = trouble(record)
+	return text, bad, strings.Contains(text, late)
+}
+
 // watchKernelLog reads the kernel's log from its beginning, for ever.
 func watchKernelLog(fail func(error)) {
 	f, err := os.Open("/dev/kmsg")
@@ -59,6 +86,7 @@ func watchKernelLog(fail func(error)) {
 	}
 	const details = 6 // lines after a trouble that may explain it
 	explain := 0
+	var log kernelLog
 	buf := make([]byte, 8192) // one read, one record (Documentation/ABI/testing/dev-kmsg)
 	for {
 		n, err := f.Read(buf)
@@ -69,14 +97,12 @@ func watchKernelLog(fail func(error)) {
 			fail(fmt.Errorf("read /dev/kmsg: %w", err))
 			return
 		}
-		_, text, _ := strings.Cut(string(buf[:n]), ";")
-		text, _, _ = strings.Cut(text, "\n")
-		_, bad := trouble(string(buf[:n]))
+		text, bad, remark := log.judge(string(buf[:n]))
 		switch {
 		case bad:
 			fail(fmt.Errorf("kernel said: %s", text))
 			explain = details
-		case explain > 0 || strings.Contains(text, late):
+		case explain > 0 || remark:
 			say("remark: kernel said: %s", text)
 			explain = max(0, explain-1)
 		}
