@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"unsafe"
 )
 
@@ -102,6 +103,12 @@ func handleMachineCheck(c *cpu, f *trapFrame) {
 	c.check.read(f)
 	if tscHz != 0 {
 		delay(1000)
+		for range 100 { // more only while one has not noted anything: told by itself, or slow
+			if allChecked() {
+				break
+			}
+			delay(1000)
+		}
 	}
 	beginReport()
 	hit := c
@@ -120,6 +127,16 @@ func handleMachineCheck(c *cpu, f *trapFrame) {
 	}
 	reportFrame((*trapFrame)(ptr(hit.check.frame)), 0)
 	endReport()
+}
+
+// allChecked tells whether all CPUs have noted a machine check.
+func allChecked() bool {
+	for i := range ncpu {
+		if atomic.LoadUintptr(&cpuAt(i).check.frame) == 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func printBanks(c *cpu) {
