@@ -26,8 +26,8 @@ const wordSize = 8
 const step = 256
 
 // maxCopies is how many pages' copies are kept, so many megabytes as pages/256, and at
-// most how many a round may have to be sent so. A line that carries more in a moment
-// needs no differences.
+// most how many a round but the last may have to be sent so. A line that carries more in a
+// moment needs no differences.
 const maxCopies = 1024
 
 // slab is how many copies are allocated at once.
@@ -40,6 +40,7 @@ type copies struct {
 	mem  [][]byte // slabs
 	hand int      // where to look for one that is not needed any more
 	now  uint32   // the round
+	last bool     // it is the last: no more are taken
 
 	// What differences took and gave: bytes of pages, and how long.
 	in, out uint64
@@ -64,22 +65,23 @@ func newCopies() *copies {
 const untried = 8
 
 // begin begins a round of so many pages over a line of so many bytes a second, and tells
-// whether copies are kept in it. A round without them makes them worthless: pages change
-// at the target, but not here.
-func (c *copies) begin(round uint32, pages uint64, rate float64) bool {
+// whether copies are used in it. A round without them makes them worthless: pages change
+// at the target, but not here. In the last round, the guest stands still: those that are
+// there serve, however many pages have none, and no more are taken.
+func (c *copies) begin(round uint32, pages uint64, rate float64, last bool) bool {
 	if c.rest > 0 {
 		c.rest--
 	}
 	if c.rest == 0 && !c.pays(rate) {
 		c.rest, c.in, c.out, c.took = untried, 0, 0, 0
 	}
-	if c.rest > 0 || pages > maxCopies {
+	if c.rest > 0 || pages > maxCopies && !last {
 		clear(c.slot)
 		c.held = c.held[:0]
 		return false
 	}
-	c.now = round
-	return true
+	c.now, c.last = round, last
+	return !last || len(c.slot) > 0
 }
 
 // pays tells whether the line would have taken longer for the pages than both the
@@ -182,6 +184,9 @@ func (r run) change(pages, data []byte) error {
 
 // keep takes copies of pages that had none.
 func (c *copies) keep(first uint64, pages []byte) {
+	if c.last {
+		return
+	}
 	for ; len(pages) > 0; pages = pages[PageSize:] {
 		if slot, ok := c.room(); ok {
 			c.held[slot] = held{first, c.now}

@@ -47,7 +47,7 @@ func wholeMove(tb testing.TB) (s script) {
 	s.add(msgMachine, machineFrame(g.m))
 	c := newCopies()
 	for round := range uint32(2) {
-		c.begin(round, 64, 1e6)
+		c.begin(round, 64, 1e6, false)
 		s.add(msgRound, roundStart{round, round == 1, 64}.frame())
 		b := newBatch()
 		b.copies = c

@@ -174,7 +174,7 @@ func (m *Manager) Start(name, address string, o Options) (*Migration, error) {
 		id: newID(), done: make(chan struct{}), doubt: make(chan struct{}),
 	}
 	g.ctx, g.cancel = context.WithCancelCause(m.ctx)
-	g.rep = m.addReport(Report{ID: g.id.String(), Guest: name, Peer: address, State: Idle.String()})
+	g.rep = m.addReport(Report{ID: g.id.String(), Guest: name, Peer: address, State: Idle.String(), Limit: o.Downtime})
 	m.leaving[name] = g
 	go func() {
 		g.run()

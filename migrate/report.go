@@ -41,6 +41,7 @@ type Report struct {
 	DirtyRate float64       `json:"dirty_pages_per_second"`
 	Left      uint64        `json:"pages_left"`            // of this round
 	Estimate  time.Duration `json:"estimated_downtime_ns"` // were the guest paused now
+	Limit     time.Duration `json:"downtime_limit_ns,omitempty"`
 }
 
 // Downtime is how long the guest stood still, and why. The parts add up to

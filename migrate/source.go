@@ -489,7 +489,7 @@ func (g *Migration) sendRound(l *link, todo Bitmap, pages uint64, round uint32, 
 		return err
 	}
 	t := &task{g: g, l: l, todo: todo, left: pages, round: round, last: last}
-	if g.feats&featDelta != 0 && g.copies.begin(round, pages, g.line.rate()) {
+	if g.feats&featDelta != 0 && g.copies.begin(round, pages, g.line.rate(), last) {
 		t.keep = g.copies
 	}
 	err := g.pipe.send(t)

@@ -132,9 +132,17 @@ func (r report) Text(w io.Writer) {
 			verify = fmt.Sprintf(" + verify %v", us(d.Verify))
 		}
 		if r.Estimate > 0 { // by the source
-			t.Row("  foretold", us(r.Estimate))
+			foretold := us(r.Estimate).String()
+			if r.Estimate > r.Limit {
+				foretold += fmt.Sprintf(", more than the %v allowed: it did not converge, and was stopped all the same", r.Limit)
+			}
+			t.Row("  foretold", foretold)
 		}
-		t.Row("  downtime", fmt.Sprintf("%v = pause %v + last pass %v%s + state %v + prepare %v + commit %v", us(d.Total), us(d.Pause), us(d.LastPass), verify, us(d.State), us(d.Prepare), us(d.Commit)))
+		over := ""
+		if r.Limit > 0 && d.Total-d.Verify > r.Limit { // whoever wants sums knows that they take their time
+			over = fmt.Sprintf("; more than the %v allowed", r.Limit)
+		}
+		t.Row("  downtime", fmt.Sprintf("%v = pause %v + last pass %v%s + state %v + prepare %v + commit %v%s", us(d.Total), us(d.Pause), us(d.LastPass), verify, us(d.State), us(d.Prepare), us(d.Commit), over))
 	}
 	t.Text(w)
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"godwit/cmd/internal/shell"
+	"godwit/migrate"
 	"godwit/vmm"
 	"godwit/vmm/vcpu"
 	"godwit/vmm/vmmtest"
@@ -80,4 +82,31 @@ func TestOnlyARunningMachineIsMoved(t *testing.T) {
 	}
 	h.must(t, "vm delete web")
 	n.end(t)
+}
+
+// A machine that never converges is stopped for as long as it takes, if nobody said otherwise. That must not pass in silence.
+func TestADowntimeOverItsLimitIsTold(t *testing.T) {
+	const limit = 300 * time.Millisecond
+	for _, c := range []struct {
+		foretold, stood time.Duration
+		progress, text  bool // something is told
+	}{
+		{limit, limit, false, false},
+		{limit / 2, limit + time.Millisecond, false, true},
+		{17 * limit, 16 * limit, true, true},
+	} {
+		r := migrate.Report{State: "Stopping", Limit: limit, Estimate: c.foretold}
+		var progress, text bytes.Buffer
+		p := moveProgress{c: &shell.Call{Out: &progress}}
+		p.show(r)
+		r.State, r.Downtime.Total, r.Downtime.Verify = "Done", c.stood+time.Hour, time.Hour
+		p.show(r)
+		report{r}.Text(&text)
+		if got := strings.Contains(progress.String(), "300ms allowed (diverge=giveup"); got != c.progress {
+			t.Errorf("foretold %v: while it moves: %q", c.foretold, progress.String())
+		}
+		if got := strings.Contains(text.String(), "more than the 300ms allowed"); got != c.text {
+			t.Errorf("foretold %v, stood for %v: %q", c.foretold, c.stood, text.String())
+		}
+	}
 }

@@ -63,6 +63,10 @@ func (p *moveProgress) show(r migrate.Report) {
 	if r.State != p.state {
 		p.state = r.State
 		p.c.Printf("%s\n", strings.ToLower(r.State))
+		if r.State == migrate.Stopping.String() && r.Estimate > r.Limit {
+			p.c.Printf("it writes faster than the line carries: it will stand still for about %v, more than the %v allowed (diverge=giveup leaves such a machine here)\n",
+				r.Estimate.Round(time.Millisecond), r.Limit)
+		}
 	}
 	if n := len(r.Rounds) - 1; n >= p.round {
 		p.round = n + 1
