@@ -106,11 +106,11 @@ func TestTheEstimateGoesByHowTheLastPagesWent(t *testing.T) {
 	for range 6 {
 		round(50, 50*1024)
 	}
-	if got := b.estimate(150); got < 150*time.Millisecond || got > 300*time.Millisecond {
+	if got := b.estimate(150, 0); got < 150*time.Millisecond || got > 300*time.Millisecond {
 		t.Errorf("150 pages of 1 KiB each, at 1 MB/s, are said to take %v", got)
 	}
 	round(150, 150*4096)
-	if got := b.estimate(150); got < 300*time.Millisecond {
+	if got := b.estimate(150, 0); got < 300*time.Millisecond {
 		t.Errorf("150 pages of 4 KiB each, at 1 MB/s, are said to take %v", got)
 	}
 }

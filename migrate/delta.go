@@ -98,6 +98,20 @@ func (c *copies) has(page uint64) bool {
 	return ok
 }
 
+// lack is how many of so many written pages have no copies; 0 if none are kept, and all
+// go as they went.
+func (c *copies) lack(g Guest, pages uint64) uint64 {
+	if len(c.slot) == 0 {
+		return 0
+	}
+	for page := range c.slot {
+		if g.Written(page) && pages > 0 {
+			pages--
+		}
+	}
+	return pages
+}
+
 // of is the copy in a slot.
 func (c *copies) of(slot int) []byte {
 	at := slot % slab * PageSize

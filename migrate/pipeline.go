@@ -37,6 +37,7 @@ type task struct {
 	sum      roundSum
 	skipped  uint64
 	same     uint64
+	deltas   uint64
 	bytes    uint64
 	group    int
 	encoding time.Duration // the encoder was busy
@@ -54,6 +55,7 @@ func (p *pipeline) send(t *task) error {
 	t.sum.round = t.round
 	for b := range full {
 		t.same += b.same
+		t.deltas += b.deltas
 		if t.l.err() == nil && !b.empty() {
 			t.write(b)
 		} else {

@@ -278,7 +278,7 @@ func (g *Migration) boundStanding(l *link) (stop func() bool) {
 	if g.opts.Verify {
 		return func() bool { return false }
 	}
-	limit := g.m.cfg.Timing.Step + 2*g.line.estimate(g.left)
+	limit := g.m.cfg.Timing.Step + 2*g.takes
 	return time.AfterFunc(limit, func() {
 		l.fail(fmt.Errorf("migrate: %w: guest %q has stood still for %v, and the target has not taken over", errStuck, g.machine.Name, limit.Round(time.Millisecond)))
 	}).Stop
@@ -450,7 +450,7 @@ func (g *Migration) copy(l *link) error {
 // the limit, while the guest runs, and save most of the downtime.
 func (g *Migration) enough(round uint32) (bool, error) {
 	left := g.guest.Counters().Dirty
-	estimate := g.line.estimate(left)
+	estimate := g.line.estimate(left, g.copies.lack(g.guest, left))
 	g.rep.update(func(r *Report) { r.Estimate, r.Bandwidth = estimate, g.line.rate() })
 	g.notify()
 	halved := left <= g.left/2 || estimate <= g.takes/2
@@ -661,6 +661,7 @@ type bandwidth struct {
 	// What is left when the guest stops are pages like those of the last rounds, and
 	// go the way those went, compressed or not. So the rest is soon forgotten.
 	carried     float64 // pages with data
+	whole       float64 // of them, those of which not only changes went
 	carriedSize float64 // the bytes they took
 	carriedTime float64 // and the seconds, the target's work among them
 	encoded     float64 // pages
@@ -681,6 +682,7 @@ func (b *bandwidth) measure(t *task) {
 	b.seconds = b.seconds*keep + t.writing.Seconds()
 	keep = min(1, pageWindow/max(b.encoded, 1))
 	b.carried = b.carried*keep + float64(t.sum.raw+t.same)
+	b.whole = b.whole*keep + float64(t.sum.raw-t.deltas)
 	b.carriedSize = b.carriedSize*keep + float64(t.bytes)
 	b.carriedTime = b.carriedTime*keep + t.writing.Seconds()
 	b.encoded = b.encoded*keep + float64(t.sum.raw+t.sum.zero+t.same)
@@ -690,17 +692,20 @@ func (b *bandwidth) measure(t *task) {
 func (b *bandwidth) rate() float64 { return b.bytes / max(b.seconds, 1e-6) }
 
 // estimate is how long the guest would stand still with so many pages left, none
-// of them zero: two round trips (Prepared, Started), then the line, the encoder, or
+// of them zero, and so many of which changes can not do: two round trips (Prepared, Started), then the line, the encoder, or
 // whatever the last pages needed that is not of their size, as changes do, which are
 // small but make work: whichever is slower. The time state takes is not known before.
-func (b *bandwidth) estimate(pages uint64) time.Duration {
+func (b *bandwidth) estimate(pages, whole uint64) time.Duration {
 	n := float64(pages)
 	page, took := float64(PageSize), 0.
 	if b.carried > 0 {
 		page = min(page, b.carriedSize/b.carried) // as the last ones were
 		took = n * b.carriedTime / b.carried
 	}
-	line := n * page / max(b.rate(), 1)
+	// The last ones may have been those that the guest writes all the time, and changes
+	// little in. What is left has more of the others than they had.
+	more := max(0, float64(whole)-n*b.whole/max(b.carried, 1))
+	line := (n*page + more*PageSize) / max(b.rate(), 1)
 	encoder := n * b.encode / max(b.encoded, 1)
 	return 2*b.rtt + time.Duration(max(line, encoder, took)*1e9)
 }
