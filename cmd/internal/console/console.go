@@ -32,17 +32,20 @@ type Console struct {
 	held []string // lines that wait
 }
 
-// maxHeld bounds the lines that wait; the oldest are in the host's log anyway.
+// maxHeld bounds the lines that wait; all are in the host's log anyway.
 const maxHeld = 200
 
 // New makes a console; nothing is read before Run.
 func New(tty io.ReadWriter, sh *shell.Shell) *Console {
 	c := &Console{sh: sh, tty: tty, keys: shell.NewKeys()}
 	c.keys.LineMode(true)
+	keys := &editKeys{r: c.keys, ask: func() { io.WriteString(tty, askWidth) }}
 	c.term = term.NewTerminal(struct {
 		io.Reader
 		io.Writer
-	}{&editKeys{r: c.keys}, tty}, "")
+	}{keys, tty}, "")
+	keys.width = func(columns int) { c.term.SetSize(columns, 24) } // the height does not matter to it
+	c.term.History = &history{}
 	c.term.AutoCompleteCallback = c.complete
 	return c
 }

@@ -10,15 +10,22 @@ import (
 // ^C becomes "forget this line"; ^D and NUL nothing: a serial console has no end. The marks around a pasted text are dropped,
 // because with the second one lost the editor would take control keys for text.
 type editKeys struct {
-	r    io.Reader
-	part []byte // of a key: an escape sequence or UTF-8
-	out  []byte // keys that did not fit: none if Read's buffer has some 30 bytes
+	r io.Reader
+	// ask asks the terminal for its width, and width takes the answer; nil where there is no terminal.
+	ask   func()
+	width func(columns int)
+	asked bool
+	part  []byte // of a key: an escape sequence or UTF-8
+	out   []byte // keys that did not fit: none if Read's buffer has some 30 bytes
 }
 
 // maxSequence is how long an escape sequence may be: the longest that the editor knows has 6 bytes.
 const maxSequence = 16
 
-const escapeKey = 0x1b
+const (
+	escapeKey = 0x1b
+	clearKey  = 0x0c // ^L
+)
 
 // Read ends behind a line's end at the latest if r's Read does.
 func (e *editKeys) Read(p []byte) (int, error) {
@@ -51,6 +58,12 @@ func (e *editKeys) key(b byte) {
 		case 0, 4:
 		case escapeKey:
 			e.part = append(e.part, b)
+		case clearKey:
+			e.out = append(e.out, b)
+			if e.ask != nil {
+				e.asked = true
+				e.ask()
+			}
 		default:
 			e.out = append(e.out, b)
 		}
@@ -64,7 +77,11 @@ func (e *editKeys) key(b byte) {
 	if e.part[0] == escapeKey {
 		switch {
 		case whole(e.part):
-			if s := string(e.part); s != "\x1b[200~" && s != "\x1b[201~" {
+			if n, ok := reportedWidth(e.part); ok && e.asked {
+				e.asked = false
+				e.width(n)
+				e.out = append(e.out, clearKey) // once more, as wide as it is
+			} else if s := string(e.part); s != "\x1b[200~" && s != "\x1b[201~" {
 				e.out = append(e.out, s...)
 			}
 		case len(e.part) < maxSequence && (len(e.part) == 1 || e.part[1] == '[') && b >= ' ' && b < 0x40 || len(e.part) == 2 && (b == '[' || b == 'O'):
