@@ -23,7 +23,7 @@ func (h *host) hostCommands() []*shell.Command {
 			return c.Show(config.Help())
 		}},
 		{Name: "reboot", Args: "[halt|poweroff] [force]", Summary: "reboot, halt or power off this host", Example: "reboot poweroff",
-			Detail: "Refused while machines run or are being moved here, unless the word force is added: all that is in the host's\n" +
+			Detail: "Refused while machines run or are being moved here, unless the word force is added: all that is in the host's " +
 				"memory is lost, the machines and their definitions too.", Run: h.cmdReboot,
 			Complete: func([]string, string) []string { return []string{"halt", "poweroff", "force"} }},
 	}

@@ -117,8 +117,14 @@ func TestEveryCommandHasAnExample(t *testing.T) {
 		if !strings.HasPrefix(c.Example, c.Name) || strings.Contains(c.Summary, "\n") || strings.HasSuffix(c.Summary, ".") {
 			t.Errorf("%s: summary %q, example %q", c.Name, c.Summary, c.Example)
 		}
-		if out := h.must(t, "help "+c.Name); !strings.Contains(out, c.Example) || !strings.Contains(out, c.Summary) {
+		out := h.must(t, "help "+c.Name)
+		if words := strings.Join(strings.Fields(out), " "); !strings.Contains(out, c.Example) || !strings.Contains(words, c.Summary) {
 			t.Errorf("help %s says %q", c.Name, out)
+		}
+		for l := range strings.Lines(out) {
+			if len(l) > 80 && !strings.Contains(l, c.Example) {
+				t.Errorf("help %s: %q is too wide for a serial terminal", c.Name, l)
+			}
 		}
 		err := h.do(context.Background(), new(bytes.Buffer), nil, c.Name+" nonsense= and more of it")
 		if c.Name != "vm create" && (err == nil || !strings.Contains(err.Error(), c.Example) && !strings.Contains(err.Error(), "help")) {

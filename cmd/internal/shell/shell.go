@@ -19,7 +19,7 @@ type Command struct {
 	Name    string // one or two words: "vm create"
 	Args    string // its arguments as help shows them
 	Summary string // one line, no full stop
-	Detail  string // more, for `help NAME`
+	Detail  string // more, for `help NAME`, a paragraph a line
 	Example string
 	Shows   bool // it shows a result, so -json applies
 	AtHost  bool // only whoever sits at the host's own console may run it
@@ -167,7 +167,8 @@ func (s *Shell) Run(c *Call) (err error) {
 		err = fmt.Errorf("%s: %w", cmd.Name, err)
 	}
 	if errors.Is(err, context.Canceled) {
-		return errors.New(strings.ReplaceAll(err.Error(), context.Canceled.Error(), "cancelled"))
+		text := strings.ReplaceAll(err.Error(), context.Canceled.Error(), "cancelled")
+		return errors.New(strings.ReplaceAll(text, "cancelled: cancelled", "cancelled")) // its own word for it, and Go's
 	}
 	if errors.Is(err, ErrUsage) {
 		err = wrongCall(fmt.Sprintf("%s: %s\n  usage: %s\n  example: %s", cmd.Name,
@@ -262,10 +263,14 @@ type explanation []*Command
 
 func (e explanation) Text(w io.Writer) {
 	for _, c := range e {
-		fmt.Fprintf(w, "%s\n    %s\n", c.usage(), c.Summary)
-		for _, l := range strings.Split(strings.TrimSpace(c.Detail), "\n") {
-			if l != "" {
-				fmt.Fprintf(w, "    %s\n", l)
+		for i, l := range Wrap(c.usage(), 79-8) {
+			fmt.Fprintf(w, "%s%s\n", []string{"", "        "}[min(i, 1)], l)
+		}
+		for _, paragraph := range append([]string{c.Summary}, strings.Split(c.Detail, "\n")...) {
+			for _, l := range Wrap(paragraph, 79-4) {
+				if l != "" {
+					fmt.Fprintf(w, "    %s\n", l)
+				}
 			}
 		}
 		if c.AtHost {

@@ -32,7 +32,9 @@ func sample() *Shell {
 			}},
 		&Command{Name: "vm start", Args: "NAME", Summary: "start one", Example: "vm start a", Run: func(*Call) error { return errors.New("no") }},
 		&Command{Name: "stop", Summary: "stop", Example: "stop", Run: func(c *Call) error { return fmt.Errorf("it went on until %w", c.Ctx.Err()) }},
-		&Command{Name: "end", Summary: "end it all, " + strings.Repeat("and all ", 20), Example: "end", AtHost: true, Run: func(c *Call) error { fmt.Fprintln(c.Out, "ended"); return nil }},
+		&Command{Name: "halt", Summary: "halt", Example: "halt", Run: func(*Call) error { return fmt.Errorf("halt: cancelled: %w by ^C", context.Canceled) }},
+		&Command{Name: "end", Summary: "end it all, " + strings.Repeat("and all ", 20), Example: "end", AtHost: true,
+			Args: strings.Repeat("[word=VALUE] ", 12) + "[last=VALUE]", Detail: strings.Repeat("all of it, ", 20) + "at once.\nAnd more.", Run: func(c *Call) error { fmt.Fprintln(c.Out, "ended"); return nil }},
 		&Command{Name: "crash", Summary: "crash", Example: "crash", Run: func(*Call) error { var m map[string]int; m["a"] = 1; return nil }},
 	)
 	return s
@@ -62,6 +64,7 @@ func TestCommandsAnswerAsTextAndJSON(t *testing.T) {
 		{"vm start -json a", "", "takes no -json"},
 		{"stop now", "", "stop: it takes no argument\n  usage: stop\n"},
 		{"stop", "", "it went on until cancelled"},
+		{"halt", "", "halt: cancelled by ^C"},
 		{"vm shw a", "", `unknown command "vm shw"; vm needs one of: show, start`},
 		{"help vm shw", "", `unknown command "vm shw"; vm needs one of: show, start`},
 		{"vm", "", "vm needs one of: show, start"},
@@ -96,6 +99,15 @@ func TestHelpNamesEveryCommandWithAnExample(t *testing.T) {
 	for l := range strings.Lines(out) {
 		if len(l) > 80 { // with its end
 			t.Errorf("%q is too wide for a serial terminal", l)
+		}
+	}
+	if out, _ := run(s, "help end"); strings.Count(out, "\n") < 5 || strings.Contains(out, "\n\n") {
+		t.Errorf("help end: %s", out)
+	} else {
+		for l := range strings.Lines(out) {
+			if len(l) > 80 {
+				t.Errorf("%q is too wide for a serial terminal", l)
+			}
 		}
 	}
 	if out, _ := run(s, "help vm"); !strings.Contains(out, "vm show NAME") || !strings.Contains(out, "vm start NAME") {
@@ -175,7 +187,7 @@ func TestCompletion(t *testing.T) {
 		{"help vm s", "help vm s", []string{"show", "start"}},
 		{"help vm sh", "help vm show ", nil},
 		{"help vm show ", "help vm show ", nil},
-		{"", "", []string{"crash", "end", "help", "stop", "vm"}},
+		{"", "", []string{"crash", "end", "halt", "help", "stop", "vm"}},
 	} {
 		got, opts := s.Complete(c.line)
 		if got != c.want || !reflect.DeepEqual(opts, c.opts) {
