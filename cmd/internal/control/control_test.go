@@ -291,3 +291,29 @@ func TestAStrangerLeavesNoConnectionBehind(t *testing.T) {
 		a.Close()
 	}
 }
+
+// A forgetful connection is like gVisor's: once it has ended it does not say any more who was there.
+type forgetful struct {
+	net.Conn
+	ended bool
+}
+
+func (f *forgetful) Read(b []byte) (int, error) { f.ended = true; return f.Conn.Read(b) }
+
+func (f *forgetful) RemoteAddr() net.Addr {
+	if f.ended {
+		return nil
+	}
+	return f.Conn.RemoteAddr()
+}
+
+func TestTheLogSaysWhoWasDropped(t *testing.T) {
+	a, b := net.Pipe()
+	go func() { io.WriteString(a, "GET / HTTP/1.1\n"); a.Close() }()
+	var log []string
+	s := &Server{Host: "test", Shell: testShell(), Log: func(f string, args ...any) { log = append(log, fmt.Sprintf(f, args...)) }}
+	s.ServeConn(context.Background(), &forgetful{Conn: b})
+	if len(log) != 1 || !strings.Contains(log[0], "a client at pipe is dropped") {
+		t.Errorf("%q", log)
+	}
+}

@@ -58,12 +58,13 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 // ServeConn serves one connection and closes it.
 func (s *Server) ServeConn(ctx context.Context, c net.Conn) {
 	defer c.Close()
+	from := c.RemoteAddr() // a connection that has ended does not know any more
 	err := s.serve(ctx, c)
 	if err != nil {
 		reset(c)
 	}
 	if err != nil && !errors.Is(err, io.EOF) {
-		s.complain("control: a client at %v is dropped: %s", c.RemoteAddr(), strings.TrimPrefix(err.Error(), "control: "))
+		s.complain("control: a client at %v is dropped: %s", from, strings.TrimPrefix(err.Error(), "control: "))
 	}
 }
 
