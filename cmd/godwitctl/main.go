@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strconv"
 	"strings"
@@ -59,7 +60,11 @@ func run() int {
 		}
 		return 2
 	}
-	addr := address(*host)
+	addr, err := address(*host)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "godwitctl:", err)
+		return 2
+	}
 	ctx, leave, stop := signals()
 	defer stop()
 	d := net.Dialer{Timeout: *timeout}
@@ -69,11 +74,10 @@ func run() int {
 		return 1
 	}
 	if err != nil {
-		if a := new(net.AddrError); errors.As(err, &a) { // it was not even tried
-			fmt.Fprintf(os.Stderr, "godwitctl: %v; write ADDR or ADDR:PORT, as in -host 192.0.2.10:%d\n", err, control.DefaultPort)
-			return 2
+		fmt.Fprintln(os.Stderr, "godwitctl:", err)
+		if !errors.As(err, new(*net.DNSError)) {
+			fmt.Fprintln(os.Stderr, "  is the host up, and was it booted with control=insecure-tcp?")
 		}
-		fmt.Fprintf(os.Stderr, "godwitctl: %v\n  is the host up, and was it booted with control=insecure-tcp?\n", err)
 		return 1
 	}
 	cmd := control.Command{Args: flag.Args(), JSON: *asJSON, Out: os.Stdout, Leave: leave}
@@ -115,9 +119,14 @@ func run() int {
 }
 
 // address adds the port that a host listens on unless told otherwise.
-func address(host string) string {
-	if h, port, err := net.SplitHostPort(host); err == nil && port != "" {
-		return net.JoinHostPort(h, port)
+func address(host string) (string, error) {
+	h, port, err := net.SplitHostPort(host)
+	if err != nil || port == "" {
+		h, port = strings.Trim(strings.TrimSuffix(host, ":"), "[]"), strconv.Itoa(control.DefaultPort)
 	}
-	return net.JoinHostPort(strings.Trim(strings.TrimSuffix(host, ":"), "[]"), strconv.Itoa(control.DefaultPort))
+	n, err := strconv.ParseUint(port, 10, 16)
+	if _, notIP := netip.ParseAddr(h); err != nil || n == 0 || h == "" || notIP != nil && strings.ContainsAny(h, ":/[] ") {
+		return "", fmt.Errorf("-host %q is no address: write ADDR or ADDR:PORT, as in -host 192.0.2.10:%d", host, control.DefaultPort)
+	}
+	return net.JoinHostPort(h, port), nil
 }

@@ -212,8 +212,13 @@ func TestTheHostMayBeNamedWithoutAPort(t *testing.T) {
 		"192.0.2.10": "192.0.2.10:7480", "192.0.2.10:80": "192.0.2.10:80", "192.0.2.10:": "192.0.2.10:7480",
 		"web1": "web1:7480", "::1": "[::1]:7480", "[::1]": "[::1]:7480", "[::1]:80": "[::1]:80",
 	} {
-		if got := address(in); got != want {
-			t.Errorf("%s: %s, not %s", in, got, want)
+		if got, err := address(in); got != want || err != nil {
+			t.Errorf("%s: %s, %v, not %s", in, got, err, want)
+		}
+	}
+	for _, in := range []string{":", ":80", "web1:x", "web1:0", "web1:99999", "web1:-1", "http://web1", "http://web1:80", "a:b:c", "[web1:80"} {
+		if got, err := address(in); err == nil || !strings.Contains(err.Error(), "-host 192.0.2.10:7480") {
+			t.Errorf("%s: %s, %v", in, got, err)
 		}
 	}
 }
