@@ -13,8 +13,8 @@ import (
 func (h *host) benchCommands() []*shell.Command {
 	return []*shell.Command{
 		{Name: "bench", Args: "[FILTER]", Summary: "measure what guests' exits cost, in ticks of the TSC",
-			Detail: "Lines that begin \"vm\" are whole machines, measured by their guests; lines that begin \"backend\" are the\n" +
-				"way through the virtualization alone. FILTER is part of a measurement's name. Under qemu-system -icount shift=0\n" +
+			Detail: "Lines that begin \"vm\" are whole machines, measured by their guests; lines that begin \"backend\" are the " +
+				"way through the virtualization alone. FILTER is part of a measurement's name. Under qemu-system -icount shift=0 " +
 				"ticks are instructions.",
 			Example: "bench cpuid", Shows: true, Run: h.cmdBench},
 	}
@@ -37,7 +37,7 @@ func (x benchResult) String() string {
 
 // Text says nothing that was not said when it was measured.
 func (r *benchResults) Text(w io.Writer) {
-	fmt.Fprintf(w, "bench: %s: %d measured\n", r.Backend, len(r.Results))
+	fmt.Fprintf(w, "bench: %s: %d measured, in ticks of the TSC\n", r.Backend, len(r.Results))
 }
 
 func (h *host) cmdBench(c *shell.Call) error {

@@ -17,8 +17,8 @@ func (h *host) migrateCommands() []*shell.Command {
 	return []*shell.Command{
 		{Name: "vm migrate", Args: "NAME HOST[:PORT] [downtime=MS] [rounds=N] [group=PAGES] [diverge=stop|giveup] [verify=yes]",
 			Summary: "move a running machine to another host",
-			Detail: "downtime is the longest the guest may stand still, in milliseconds (default 300). rounds bounds the passes over memory.\n" +
-				"group is how many pages one write fault opens at most. diverge says what to do with a guest that writes faster than\n" +
+			Detail: "downtime is the longest the guest may stand still, in milliseconds (default 300). rounds bounds the passes over memory. " +
+				"group is how many pages one write fault opens at most. diverge says what to do with a guest that writes faster than " +
 				"the line carries: stop it all the same (the default), or give up. verify compares every page before the hand-over.\n" +
 				"^C cancels; until the hand-over the guest goes on running here.",
 			Example: "vm migrate web 192.0.2.11 downtime=100", Shows: true, Run: h.cmdMigrate, Complete: h.completeVMThen("downtime=", "rounds=", "group=", "diverge=stop", "diverge=giveup", "verify=yes")},
@@ -118,6 +118,9 @@ func (r report) Text(w io.Writer) {
 	fmt.Fprintln(w)
 	if r.Doubt != "" {
 		fmt.Fprintln(w, "  "+r.Doubt)
+	}
+	if r.Bytes == 0 && r.Error != "" {
+		return // it did not come to anything that could be counted
 	}
 	t := shell.Table{}
 	t.Row("  total time", r.Total.Round(time.Millisecond))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"strconv"
 	"strings"
+	"time"
 
 	"godwit/cmd/internal/shell"
 	"godwit/migrate"
@@ -50,7 +51,7 @@ func (h *host) cmdSelftestMigrate(c *shell.Call) error {
 	err = vmguest.Rehearse(c.Ctx, &vmguest.Target{Registry: vms}, c.Args[0], trips, migrate.Options{Verify: true}, func(r migrate.Report) {
 		last = r
 		moves++
-		c.Printf("move %d: %s, %d rounds, %d pages, %d write faults, downtime %v\n", moves, strings.ToLower(r.State), len(r.Rounds), r.Pages, r.Faults, r.Downtime.Total)
+		c.Printf("move %d: %s, %d rounds, %d pages, %d write faults, downtime %v\n", moves, strings.ToLower(r.State), len(r.Rounds), r.Pages, r.Faults, r.Downtime.Total.Round(10*time.Microsecond))
 	})
 	if err != nil {
 		return err

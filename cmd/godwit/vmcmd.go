@@ -22,10 +22,10 @@ func (h *host) vmCommands() []*shell.Command {
 		{Name: "vm create", Args: "NAME kernel=FILE [initrd=FILE] [mem=SIZE] [cpus=N] [cmdline=TEXT] [module=FILE[,TEXT]] [cpu=MODEL] [on_crash=stop|reset]",
 			Summary: "make a machine; it does not run yet",
 			Detail: "FILE is module:NAME (a boot module), http://HOST/PATH or tftp://HOST/PATH.\n" +
-				"mem defaults to 512M, cpus to 1, cpu to the model that both vendors satisfy (cpu=list lists them; +spec behind a\n" +
+				"mem defaults to 512M, cpus to 1, cpu to the model that both vendors satisfy (cpu=list lists them; +spec behind a " +
 				"model, and cpu=native, give the guest what it needs against speculation among its own programs).\n" +
 				"kernel is a Linux bzImage, a PVH ELF or a Multiboot1 ELF; module= is for the last.\n" +
-				"on_crash=reset resets a guest that crashes: at once, and if it goes on crashing after pauses of 1, 2, 4 ... up to\n" +
+				"on_crash=reset resets a guest that crashes: at once, and if it goes on crashing after pauses of 1, 2, 4 ... up to " +
 				"300 seconds, until it has run for ten minutes.",
 			Example: `vm create web kernel=module:vmlinuz initrd=module:initramfs mem=512M cpus=2 cmdline="console=ttyS0"`, Run: h.cmdVMCreate,
 			Complete: h.completeCreate},
@@ -220,7 +220,7 @@ func (h *host) cmdVMCreate(c *shell.Call) error {
 	}
 	cfg.Modules = modules
 	if err := cfg.Check(); err != nil {
-		return err
+		return shell.Usagef("%v", err)
 	}
 	if _, err := r.Get(cfg.Name); err == nil {
 		return fmt.Errorf("vm %s exists already: `vm delete %s`, or use another name", cfg.Name, cfg.Name)

@@ -36,6 +36,25 @@ func TestACommandForOneMachineTakesOneName(t *testing.T) {
 	}
 }
 
+func TestAMachineThatCanNotBeIsACallOfTheWrongKind(t *testing.T) {
+	var n network
+	h := n.add("a", idle, 0)
+	for line, want := range map[string]string{
+		"vm create web":                                          "kernel is missing",
+		"vm create web kernel=module:kernel mem=1M":              "8 MiB to",
+		"vm create web kernel=module:kernel cpus=0":              "1 to 64",
+		"vm create w/b kernel=module:kernel":                     "letters",
+		"vm create web kernel=module:kernel on_crash=x":          "stop or reset",
+		"vm create web kernel=module:kernel mem=16M mem=16M x=1": "given twice",
+	} {
+		err := h.do(context.Background(), new(bytes.Buffer), nil, line)
+		if !errors.Is(err, shell.ErrUsage) || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "example: vm create") {
+			t.Errorf("%s: %v", line, err)
+		}
+	}
+	n.end(t)
+}
+
 func TestTabOffersWhatMayStandNext(t *testing.T) {
 	h := newHost()
 	for _, c := range []struct {
