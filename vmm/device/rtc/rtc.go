@@ -214,10 +214,7 @@ func (r *RTC) update() {
 	if *c&b&(cPF|cAF|cUF) != 0 {
 		*c |= cIRQF
 	}
-	if level := *c&cIRQF != 0; level != r.asserts {
-		r.asserts = level
-		r.irq.Set(level)
-	}
+	r.drive(*c&cIRQF != 0)
 	now := r.clock.Now()
 	if b&(bAIE|bUIE) != 0 && b&bSet == 0 {
 		t := r.now()
@@ -230,6 +227,14 @@ func (r *RTC) update() {
 		r.periodic.Arm(vclock.Nanoseconds((r.ticks+1)<<n, 32768))
 	} else {
 		r.periodic.Stop()
+	}
+}
+
+// drive sets the interrupt line. mu is held.
+func (r *RTC) drive(level bool) {
+	if level != r.asserts {
+		r.asserts = level
+		r.irq.Set(level)
 	}
 }
 
@@ -252,10 +257,12 @@ func (r *RTC) read(i uint8) uint8 {
 		}
 		return v
 	case regC:
-		r.advance()
 		r.update()
 		v := r.ram[regC]
 		r.ram[regC] = 0
+		// The read releases the line, whatever rises meanwhile (datasheet, "IRQ"): without that edge
+		// the controllers would not see another interrupt.
+		r.drive(false)
 		r.update()
 		return v
 	}

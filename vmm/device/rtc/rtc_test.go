@@ -73,6 +73,32 @@ func TestLinuxSetsTheTime(t *testing.T) {
 	b.want(t, "an hour written", map[uint8]uint8{4: 0x12, 7: 1, 8: 3})
 }
 
+// The interrupt is an edge: a flag that rises while register C is read must make one, or none would ever come again.
+func TestAnUpdateWhileRegisterCIsReadInterrupts(t *testing.T) {
+	for look := range 8 {
+		b := newBoard(someDay)
+		looks := 0
+		wall := b.wall
+		b.wall = func() int64 {
+			if looks--; looks == 0 {
+				b.start = b.start.Add(time.Second)
+			}
+			return wall()
+		}
+		b.put(regB, b24h|bUIE)
+		b.clock.Advance(1e9)
+		edges := b.irq.Edges
+		if edges != 1 || !b.irq.Level {
+			t.Fatalf("%d interrupts after a second", edges)
+		}
+		looks = look + 1
+		b.get(regC)
+		if b.irq.Level && b.irq.Edges == edges {
+			t.Errorf("an update at look %d: the line never fell", look)
+		}
+	}
+}
+
 func TestUIPPrecedesTheUpdate(t *testing.T) {
 	b := newBoard(someDay)
 	b.clock.Advance(1e9 - 245e3)
