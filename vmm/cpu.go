@@ -310,6 +310,16 @@ func (c *cpu) singleStep() {
 	}
 }
 
+// emulated deals with what the emulation of an instruction came to, whose flags were these before: with TF set it owes a
+// trap, and of a REP each round does (SDM vol. 3, 17.3.1.4).
+func (c *cpu) emulated(o emulate.Outcome, flags uint64) {
+	c.stats.emulated.Add(1)
+	c.outcome(o)
+	if o == emulate.Done && flags&flagTF != 0 {
+		c.singleStep()
+	}
+}
+
 // outcome deals with what emulation came to.
 func (c *cpu) outcome(o emulate.Outcome) {
 	switch o {

@@ -331,6 +331,63 @@ func TestSingleStepOfAnInstructionCarriedOutHere(t *testing.T) {
 	}
 }
 
+// What the emulator carries out traps as well: after it, and after each round of a REP (SDM vol. 3, 17.3.1.4).
+func TestSingleStepOfAnEmulatedInstruction(t *testing.T) {
+	const at = 1<<20 + 0x40
+	for _, c := range []struct {
+		name      string
+		code      []byte
+		exit      func(e *vcpu.Exit)
+		rip, left uint64
+	}{
+		{"mov eax,[ebx]", []byte{0x8b, 0x03}, func(e *vcpu.Exit) { e.Reason, e.GPA, e.Access = vcpu.ExitMemory, 0xfec00000, vcpu.Read }, at + 2, 3},
+		{"rep outsb", []byte{0xf3, 0x6e}, func(e *vcpu.Exit) { e.Reason, e.Port, e.Size, e.String = vcpu.ExitIO, 0x80, 1, true }, at, 2},
+	} {
+		for _, stepped := range []bool{true, false} {
+			var steps, taken int
+			var rip, left uint64
+			done := make(chan bool, 1)
+			r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+				g := v.Regs()
+				switch steps++; steps {
+				case 1:
+					g.GPR[vcpu.RBX], g.GPR[vcpu.RCX], g.GPR[vcpu.RDX], g.GPR[vcpu.RSI] = 0xfec00000, 3, 0x80, 0x3000
+					if stepped {
+						g.RFLAGS |= flagTF
+					}
+					c.exit(e)
+					return nil
+				case 2:
+					for _, i := range v.Injected {
+						if i.Vector == vcpu.VecDB && v.Get(vcpu.DR6)&dr6BS != 0 {
+							taken++
+						}
+					}
+					rip, left = g.RIP, g.GPR[vcpu.RCX]
+					done <- true
+				}
+				return hlt(e)
+			})
+			f := kernel()
+			copy(f.Kernel[0x40:], c.code)
+			vm, err := New(r.Host, config(1), f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			vm.Start()
+			<-done
+			switch {
+			case stepped && (taken != 1 || rip != c.rip || left != c.left):
+				t.Errorf("%s: %d traps, then RIP %#x and %d rounds left", c.name, taken, rip, left)
+			case !stepped && (taken != 0 || rip != at+2):
+				t.Errorf("%s without TF: %d traps, then RIP %#x", c.name, taken, rip)
+			}
+			vm.Stop(gone)
+			vm.Delete()
+		}
+	}
+}
+
 // FuzzProcessorState gives a processor any state at all.
 func FuzzProcessorState(f *testing.F) {
 	r := newRig(nil)

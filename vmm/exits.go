@@ -101,8 +101,8 @@ func (c *cpu) exitIO() {
 		if e.In {
 			op = emulate.OpINS
 		}
-		c.stats.emulated.Add(1)
-		c.outcome(c.em.StringIO(op))
+		flags := c.regs.RFLAGS
+		c.emulated(c.em.StringIO(op), flags)
 		return
 	}
 	if !e.In {
@@ -158,8 +158,8 @@ func (c *cpu) exitMemory() {
 	case e.Deliver:
 		c.vm.crash(c, fmt.Errorf("an event's delivery reaches %#x, which is not RAM: the guest's stack or a descriptor table is there", e.GPA))
 	default:
-		c.stats.emulated.Add(1)
-		c.outcome(c.em.MMIO(e.GPA))
+		flags := c.regs.RFLAGS
+		c.emulated(c.em.MMIO(e.GPA), flags)
 	}
 }
 

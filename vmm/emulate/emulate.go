@@ -99,6 +99,7 @@ const (
 	flagAF = 1 << 4
 	flagZF = 1 << 6
 	flagSF = 1 << 7
+	flagTF = 1 << 8
 	flagDF = 1 << 10
 	flagOF = 1 << 11
 	flagVM = 1 << 17

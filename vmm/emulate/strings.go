@@ -38,13 +38,17 @@ func (m *Emulator) finish(in *insn) (last bool) {
 	return true
 }
 
-// rounds runs one for each iteration.
+// rounds runs one for each iteration; only once if the guest is single-stepped, for each iteration traps then.
 func (m *Emulator) rounds(in *insn, one func(*Emulator, *insn) Outcome) Outcome {
 	if m.counter(in) == 0 {
 		m.cpu.Skip(in.len)
 		return Done
 	}
-	for range maxRounds {
+	most := maxRounds
+	if m.cpu.Regs().RFLAGS&flagTF != 0 {
+		most = 1
+	}
+	for range most {
 		if o := one(m, in); o != Done {
 			return o
 		}
