@@ -107,6 +107,38 @@ func TestProcessorsStartEachOtherAndInterruptEachOther(t *testing.T) {
 	r.leaks(t)
 }
 
+// Whoever presses the NMI button before a kernel has started its processors must not bring those down: the kernel's first
+// code there has no handler.
+func TestAProcessorThatStartsKnowsNoEarlierNMI(t *testing.T) {
+	first := make(chan int, 1)
+	boot := script{
+		write(apicBase, x2On|1<<8), write(x2SVR, 0x1ff),
+		write(x2ICR, 1<<32|0x4400), // NMI
+		write(x2ICR, 1<<32|0x4500), // INIT
+		write(x2ICR, 1<<32|0x4600|0x9a),
+	}
+	r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+		if v.Index == 0 {
+			return boot.run(v, e)
+		}
+		select {
+		case first <- len(v.Injected):
+		default:
+		}
+		return hlt(e)
+	})
+	vm := r.vm(t, 2)
+	if err := vm.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if n := <-first; n != 0 {
+		t.Errorf("%d events before its first instruction", n)
+	}
+	vm.Stop(gone)
+	vm.Delete()
+	r.leaks(t)
+}
+
 func TestTimerWakesAHaltedProcessorOnTime(t *testing.T) {
 	const period = 3 * time.Millisecond
 	var late atomic.Int64

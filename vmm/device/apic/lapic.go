@@ -152,8 +152,12 @@ func (l *LAPIC) Reset() {
 }
 
 // ResetINIT is what an INIT does: as Reset, but IA32_APIC_BASE stays, and pins
-// keep their levels (SDM vol. 3, section 10.4.7.3).
-func (l *LAPIC) ResetINIT() { l.clearRegisters() }
+// keep their levels (SDM vol. 3, section 10.4.7.3). An NMI that waited is gone, too: the
+// processor has no handler when it starts again.
+func (l *LAPIC) ResetINIT() {
+	l.events.And(^uint32(EventNMI | EventExtINT))
+	l.clearRegisters()
+}
 
 func (l *LAPIC) clearRegisters() {
 	l.irr.reset()
