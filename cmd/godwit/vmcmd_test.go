@@ -40,7 +40,7 @@ func TestAMachineThatCanNotBeIsACallOfTheWrongKind(t *testing.T) {
 	var n network
 	h := n.add("a", idle, 0)
 	for line, want := range map[string]string{
-		"vm create web":                                          "kernel is missing",
+		"vm create web": "kernel is missing",
 		"vm create web kernel=module:kernel mem=1M":              "8 MiB to",
 		"vm create web kernel=module:kernel cpus=0":              "1 to 64",
 		"vm create w/b kernel=module:kernel":                     "letters",
