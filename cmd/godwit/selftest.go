@@ -20,7 +20,7 @@ func (h *host) selftestCommands() []*shell.Command {
 		h.crashCommand(),
 		{Name: "selftest vcpu", Args: "[FILTER]", Summary: "hold this processor's virtualization to the vCPU contract with a suite of small guests",
 			Detail: "FILTER is part of a test's name; all tests that hold it are run.\n" +
-				"!PART,PART runs those that hold none of the parts.",
+				"!PART,PART runs those that hold none of the parts. One with blanks is quoted.",
 			Example: "selftest vcpu", Shows: true, Run: h.cmdSelftestVCPU},
 		{Name: "selftest migrate", Args: "NAME [TRIPS]", Summary: "move a running machine to a second place on this host and back",
 			Detail:  "Everything that a migration does but the network, checksums of all pages included. It needs the machine's memory a second time.",
@@ -80,7 +80,7 @@ func (r *vcpuResults) Text(w io.Writer) {
 
 func (h *host) cmdSelftestVCPU(c *shell.Call) error {
 	if len(c.Args) > 1 {
-		return shell.Usagef("one filter is wanted")
+		return shell.Usagef("one filter is wanted; with blanks in it, in quotes")
 	}
 	if h.backend == nil {
 		return h.virtErr
