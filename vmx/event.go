@@ -101,6 +101,10 @@ func (v *VCPU) writeEvent() {
 // An interrupt of a class that the task priority holds back waits for CR8 to fall
 // below it, any other for the interrupt window. The threshold must not be above
 // the task priority at entry (SDM vol. 3, 26.2.1.1).
+//
+// An NMI that waits for the end of STI's shadow does so by the interrupt window, which
+// opens there: whether the NMI window is open in the shadow is up to the processor (25.2,
+// 26.7.6), and where it is, exits would follow entries without an instruction between.
 func (v *VCPU) writeWindows() {
 	tpr := v.frame.regs.CR8 & 15
 	v.apic.Data[virtualTPR] = byte(tpr << 4)
@@ -113,7 +117,11 @@ func (v *VCPU) writeWindows() {
 	default:
 		ctl |= procInterruptWindow
 	}
-	if v.wantNMI {
+	switch {
+	case !v.wantNMI:
+	case v.blocked&blockSTI != 0:
+		ctl |= procInterruptWindow
+	default:
 		ctl |= procNMIWindow
 	}
 	v.setPrimary(ctl)

@@ -167,6 +167,38 @@ func TestNMIWindow(t *testing.T) {
 	}
 }
 
+// A processor may report the window while STI's shadow, in which no NMI is injected, has not
+// ended: it would do so after each entry, before the instruction that ends it.
+func TestAnNMIDoesNotHaltAGuestInTheShadowOfSTI(t *testing.T) {
+	m, _, v := start(t)
+	s := long()
+	s.Regs.RFLAGS |= flagIF
+	s.STI = true
+	load(t, v, s)
+	v.WantNMI(true)
+	n := 0
+	m.guest = func(g *guest) {
+		if n++; n > 10 {
+			t.Fatal("entered again and again without an instruction executed")
+		}
+		if g.r.fields[fPrimaryControls]&procNMIWindow != 0 {
+			g.exit(reasonNMIWindow, 0)
+			return
+		}
+		g.r.fields[fGuestInterruptibility] = 0
+		g.r.fields[fGuestRIP]++
+		if g.r.fields[fPrimaryControls]&procInterruptWindow == 0 {
+			t.Error("nothing tells that the shadow is over")
+			halt(g)
+			return
+		}
+		g.exit(reasonIntrWindow, 0)
+	}
+	if e := run(t, v); e.Reason != vcpu.ExitInterruptWindow || !v.CanNMI() || v.Regs().RIP != s.Regs.RIP+1 {
+		t.Errorf("%v at RIP %#x, began at %#x", e.Reason, v.Regs().RIP, s.Regs.RIP)
+	}
+}
+
 func TestFaultingIRETLeavesNMIsBlocked(t *testing.T) {
 	m, _, v := start(t)
 	load(t, v, long())

@@ -74,6 +74,25 @@ var windowTests = []test{
 		m.want(vcpu.ExitInterruptWindow)
 		check(m, "RIP", m.ip(), 1)
 	}},
+	{"an NMI waits for the end of a shadow", long64, func(m *machine) {
+		for _, sti := range []bool{true, false} {
+			m.startWith(gNops, func(s *vcpu.State) {
+				m.handler(2, m.iret())
+				s.Regs.RFLAGS |= 1 << 9
+				s.STI, s.MovSS = sti, !sti
+			})
+			m.cpu.Regs().GPR[vcpu.RBP] = 0
+			check(m, "CanNMI", m.cpu.CanNMI(), false)
+			m.cpu.WantNMI(true)
+			m.want(vcpu.ExitInterruptWindow)
+			check(m, "RIP", m.ip(), 1)
+			check(m, "TF", m.cpu.Regs().RFLAGS>>8&1, 0)
+			check(m, "CanNMI", m.cpu.CanNMI(), true)
+			m.inject(vcpu.Event{Valid: true, Type: vcpu.EventNMI, Vector: 2})
+			m.hlt()
+			check(m, "handler runs", m.reg(vcpu.RBP)&0xff, 1)
+		}
+	}},
 	{"an NMI waits for the handler of the last", everyMode, func(m *machine) {
 		m.startWith(gNops, func(s *vcpu.State) { m.handler(2, m.iret()) })
 		m.cpu.Regs().GPR[vcpu.RBP] = 0
