@@ -81,6 +81,11 @@ func (v *VCPU) handleRare(e *vcpu.Exit, code uint64) bool {
 	switch code {
 	case exitException + vcpu.VecDB:
 		v.queue(vcpu.Event{Valid: true, Type: vcpu.EventException, Vector: vcpu.VecDB})
+		const detect = 1 << 13
+		if m.dr7&detect != 0 { // #DB's handler begins with GD off (APM 13.1.1.4)
+			m.dr7 &^= detect
+			v.clean &^= cleanDR
+		}
 		const causes = 0xe00f
 		if m.dr6&causes == 0 {
 			m.dr6 |= v.debugCause() // Bochs 2.7 intercepts before it says why

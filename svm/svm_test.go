@@ -431,6 +431,16 @@ func TestInterruptedEventsAreQueuedAgain(t *testing.T) {
 	}
 }
 
+func TestDebugTrapsEndDetection(t *testing.T) {
+	v, _, _ := newTestVCPU(t, testSilicon)
+	v.vm.dr7, v.vm.dr6, v.clean = 0x2400, 0xffff4ff0, cleanAll
+	v.vm.exitCode = exitException + vcpu.VecDB
+	var e vcpu.Exit
+	if v.handle(&e) || v.Pending().Vector != vcpu.VecDB || v.Get(vcpu.DR7) != 0x400 || v.clean&cleanDR != 0 {
+		t.Errorf("%+v queued, DR7 %#x in its handler, clean %#x", v.Pending(), v.Get(vcpu.DR7), v.clean)
+	}
+}
+
 func TestASIDsAreNeverSharedWithinAGeneration(t *testing.T) {
 	v, _, _ := newTestVCPU(t, testSilicon)
 	vs := []*VCPU{v}

@@ -199,6 +199,29 @@ func TestAnNMIDoesNotHaltAGuestInTheShadowOfSTI(t *testing.T) {
 	}
 }
 
+func TestDebugTrapsEndDetectionAndBranchSteps(t *testing.T) {
+	for _, info := range []uint64{3<<8 | vcpu.VecDB, 5<<8 | vcpu.VecDB} { // a single step, INT1
+		m, _, v := start(t)
+		s := long()
+		s.Reg[vcpu.DR7] = dr7Ones | dr7GD
+		s.Reg[vcpu.DebugCtl] = debugBTF
+		load(t, v, s)
+		n := 0
+		m.guest = func(g *guest) {
+			if n++; n == 1 {
+				g.r.fields[fExitEvent] = infoValid | info
+				g.exit(reasonException, dr6BS)
+				return
+			}
+			halt(g)
+		}
+		run(t, v)
+		if v.Get(vcpu.DR7) != dr7Ones || v.Get(vcpu.DebugCtl) != 0 {
+			t.Errorf("event %#x: DR7 %#x, DEBUGCTL %#x in its handler", info, v.Get(vcpu.DR7), v.Get(vcpu.DebugCtl))
+		}
+	}
+}
+
 func TestFaultingIRETLeavesNMIsBlocked(t *testing.T) {
 	m, _, v := start(t)
 	load(t, v, long())

@@ -341,6 +341,7 @@ func (v *VCPU) onException(e *vcpu.Exit, q uint64) bool {
 	switch {
 	case kind == vcpu.EventPrivSoft: // INT1 sets no bit of DR6
 		x.Len = uint8(v.read(fExitLength))
+		v.endTracing()
 	case vector == vcpu.VecAC:
 		x.HasError, x.Error = true, uint32(v.read(fExitErrorCode))
 	case vector == vcpu.VecDB:
@@ -362,7 +363,16 @@ func (v *VCPU) debugTrap(q uint64) {
 	if v.drLoaded {
 		v.m.setDR(&v.dr)
 	}
-	if q&dr6BD != 0 {
-		v.write(fGuestDR7, v.read(fGuestDR7)&^dr7GD)
+	v.endTracing()
+}
+
+// endTracing: whatever raises #DB, its handler begins with GD and BTF off (SDM vol. 3,
+// 17.2.4, 17.4.3).
+func (v *VCPU) endTracing() {
+	if x := v.read(fGuestDR7); x&dr7GD != 0 {
+		v.write(fGuestDR7, x&^dr7GD)
+	}
+	if x := v.read(fGuestDebugCtl); x&debugBTF != 0 {
+		v.write(fGuestDebugCtl, x&^debugBTF)
 	}
 }
