@@ -90,13 +90,14 @@ func (v *VCPU) armEvent() {
 		return
 	}
 	if e.Len != 0 {
-		// The handler returns behind the instruction. A processor with
-		// next-RIP saving takes that from there, others (and Bochs 2.7)
-		// take RIP.
 		m.rip += uint64(e.Len)
-		m.nextRIP = m.rip
 		e.Len = 0
 	}
+	// A software event's handler returns behind the instruction. A processor with
+	// next-RIP saving takes that from there, others (and Bochs 2.7) take RIP. An exit
+	// that is none of an instruction has made it zero (APM 15.7.1), be it the one that
+	// cut this event's delivery off.
+	m.nextRIP = m.rip
 	m.eventInj = uint64(e.Vector) | uint64(hardwareType(e.Type))<<8 | eventValid
 	if e.HasError {
 		m.eventInj |= eventError | uint64(e.Error)<<32

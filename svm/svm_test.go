@@ -431,6 +431,34 @@ func TestInterruptedEventsAreQueuedAgain(t *testing.T) {
 	}
 }
 
+// Processors with next-RIP saving push that for a software event, and an exit that is none of
+// an instruction zeroes it.
+func TestSoftwareEventsReturnBehindTheirInstructionAfterAFault(t *testing.T) {
+	si := testSilicon
+	si.features |= featNextRIP
+	v, _, _ := newTestVCPU(t, si)
+	for _, e := range []vcpu.Event{
+		{Valid: true, Type: vcpu.EventSoft, Vector: 0x80, Len: 2},
+		{Valid: true, Type: vcpu.EventSoftExc, Vector: vcpu.VecBP, Len: 1},
+	} {
+		v.vm.rip = 0x1000
+		behind := v.vm.rip + uint64(e.Len)
+		if !v.Inject(e) {
+			t.Fatal("Inject")
+		}
+		for try := range 3 {
+			v.armEvent()
+			if v.vm.rip != behind || v.vm.nextRIP != behind {
+				t.Errorf("%+v, injected %d times before: RIP %#x, next RIP %#x, want %#x", e, try, v.vm.rip, v.vm.nextRIP, behind)
+			}
+			v.vm.exitCode, v.vm.nextRIP = exitNPF, 0
+			v.vm.exitIntInfo = v.vm.eventInj
+			v.settleEvent()
+		}
+		v.pending = vcpu.Event{}
+	}
+}
+
 func TestDebugTrapsEndDetection(t *testing.T) {
 	v, _, _ := newTestVCPU(t, testSilicon)
 	v.vm.dr7, v.vm.dr6, v.clean = 0x2400, 0xffff4ff0, cleanAll
