@@ -33,6 +33,12 @@ type Backend struct {
 	// flags for nested paging or GIF that CPU 0 makes meanwhile is lost, and its guest
 	// runs without nested paging, or its host with it.
 	shunBoot bool
+
+	// stepsShadows has an interrupt window that waits for the end of a shadow found by a
+	// single step. Processors find it themselves (APM 15.21.4 to 15.21.6), and a step is not without
+	// danger: an instruction that faults or is a SYSCALL stores the trap flag for later.
+	// But TCG's VMRUN loads no shadow, and Bochs 2.7 does not look for V_IRQ when it ends.
+	stepsShadows bool
 }
 
 // A cpu is one processor of the host.
@@ -79,6 +85,7 @@ func Open(g x86.Guests) (*Backend, error) {
 	}
 	b.base = addressOf(b.iopm.Data) - uintptr(b.iopm.Phys)
 	b.machineCheck = machineCheck
+	b.stepsShadows = b.stepsShadows || mayBeBochs(kernel.FirmwareOEM())
 	b.briefly = kernel.TSCFrequency() / 1e6 * briefNS / 1000
 	if b.shunBoot = kernel.OnTCG() && kernel.NumCPU() > 1; b.shunBoot {
 		b.caps.Notes = append(b.caps.Notes, "QEMU's emulated processors disturb CPU 0: guests run on the others")
@@ -91,6 +98,9 @@ func Open(g x86.Guests) (*Backend, error) {
 	enabled.b = b
 	return b, nil
 }
+
+// mayBeBochs goes by the firmware's maker. Bochs's and QEMU's say the same.
+func mayBeBochs(oem string) bool { return oem == "BOCHS" || oem == "" }
 
 // processor is the calling CPU's.
 var processor = x86.Processor{CPUID: kernel.CPUID, Read: kernel.ReadMSRSafe, Write: kernel.WriteMSRSafe}
@@ -136,7 +146,7 @@ func takeSettings(p *x86.Processor, need *x86.Barriers) error {
 }
 
 func newBackend(si silicon, m mem.Allocator, cpus int) (*Backend, error) {
-	b := &Backend{silicon: si, caps: si.capabilities(), mem: m, cpus: make([]cpu, cpus)}
+	b := &Backend{silicon: si, caps: si.capabilities(), mem: m, cpus: make([]cpu, cpus), stepsShadows: si.tcg()}
 	var err error
 	alloc := func(size uint64) (blk mem.Block) {
 		if err == nil {

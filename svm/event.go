@@ -155,9 +155,7 @@ func (v *VCPU) armWindows() {
 		v.wantCR8(want)
 		want = want && v.regs.CR8 < uint64(v.window)
 	}
-	if want && v.shadow() {
-		// TCG's VMRUN does not load the shadow, and Bochs 2.7 does not look
-		// for V_IRQ when it ends.
+	if want && v.shadow() && v.space.b.stepsShadows {
 		v.stepping, want = true, false
 	}
 	if want {

@@ -459,6 +459,31 @@ func TestSoftwareEventsReturnBehindTheirInstructionAfterAFault(t *testing.T) {
 	}
 }
 
+// A trap flag of ours in a guest could get into its memory, with an exception that the stepped
+// instruction raises. Silicon needs none to tell when a shadow is over.
+func TestShadowsAreSteppedOverWhereNothingTellsOfTheirEnd(t *testing.T) {
+	for _, steps := range []bool{false, true} {
+		si := testSilicon
+		si.features |= featNextRIP
+		v, _, _ := newTestVCPU(t, si)
+		v.space.b.stepsShadows = steps
+		v.vm.rflags = 2 | flagIF
+		v.regs.RFLAGS, v.vm.shadow = v.vm.rflags, 1
+		v.WantInterrupt(4)
+		v.armWindows()
+		if step := v.vm.rflags&flagTF != 0; step != steps {
+			t.Errorf("single step: %v, want %v", step, steps)
+		}
+		if irq := v.vm.vintr&vWindow == vIRQ|4<<vPrioShift && v.vm.intercepted(exitVINTR); irq == steps {
+			t.Errorf("virtual interrupt: %v, want %v", irq, !steps)
+		}
+	}
+	v, _, _ := newTestVCPU(t, testSilicon)
+	if !v.space.b.stepsShadows || !mayBeBochs("BOCHS") || mayBeBochs("DELL") {
+		t.Error("an emulator is taken for silicon, or silicon for an emulator")
+	}
+}
+
 func TestDebugTrapsEndDetection(t *testing.T) {
 	v, _, _ := newTestVCPU(t, testSilicon)
 	v.vm.dr7, v.vm.dr6, v.clean = 0x2400, 0xffff4ff0, cleanAll
