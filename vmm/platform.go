@@ -25,7 +25,7 @@ import (
 var (
 	pciIO       = pci.Window{Base: 0xc000, Size: 0x4000}
 	pciMemory32 = pci.Window{Base: 0xc0000000, Size: 0x20000000}
-	pciMemory64 = pci.Window{Base: 1 << 39, Size: 1 << 38} // within the models' 40 bits
+	pciMemory64 = pci.Window{Base: 7 << 36, Size: 1 << 36} // the end of the models' 39 bits
 )
 
 const ioapicID = 0

@@ -61,8 +61,8 @@ func TestMissingFeaturesAreNamed(t *testing.T) {
 		t.Errorf("error is %v", err)
 	}
 	small := caps
-	small.GuestPhysBits = 39
-	if _, err = NewHost(fake(), small).Find(""); err == nil || !strings.Contains(err.Error(), "40 physical address bits") {
+	small.GuestPhysBits = 38
+	if _, err = NewHost(fake(), small).Find(""); err == nil || !strings.Contains(err.Error(), "39 physical address bits") {
 		t.Errorf("error is %v", err)
 	}
 	if _, err = NewHost(fake(), caps).Find("pentium"); err == nil || !strings.Contains(err.Error(), "godwit-v2") {
@@ -131,11 +131,22 @@ func TestLeavesFollowTheProcessor(t *testing.T) {
 	}
 }
 
+// Intel's Xeon E3 and E, and its processors for desktops, have 39 physical address bits.
+func TestSmallServersHaveTheNamedModels(t *testing.T) {
+	small := caps
+	small.GuestPhysBits = 39
+	for _, m := range Models() {
+		if _, err := NewHost(fake(), small).Find(m.Name); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestPolicyFollowsTheModel(t *testing.T) {
 	h := NewHost(fake(), caps)
 	m, _ := h.Find("")
 	p := m.Policy()
-	if p.XCR0 != 3 || p.EFER != 0xd01 || p.PhysBits != 40 || p.CR4&cr4SMAP == 0 || p.CR4&(1<<13|1<<17|1<<12) != 0 {
+	if p.XCR0 != 3 || p.EFER != 0xd01 || p.PhysBits != 39 || p.CR4&cr4SMAP == 0 || p.CR4&(1<<13|1<<17|1<<12) != 0 {
 		t.Errorf("policy %+v", p)
 	}
 	m, _ = h.Find("godwit-v2")

@@ -54,7 +54,7 @@ func init() {
 	for i := range models {
 		m := &models[i]
 		m.Vendor, m.Family, m.ModelNo, m.Stepping = "AuthenticAMD", 15, 107, 1
-		m.PhysBits, m.Brand = 40, "Godwit virtual CPU "+m.Name
+		m.PhysBits, m.Brand = 39, "Godwit virtual CPU "+m.Name // as Intel's small servers have
 	}
 }
 
