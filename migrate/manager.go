@@ -21,6 +21,7 @@ type Config struct {
 	Timing Timing                                                      // zero: DefaultTiming
 
 	MaxIncoming int    // guests arriving at once; zero: 4
+	MaxLeaving  int    // guests leaving at once: each takes some 7 MiB of the host's own memory, and its part of the line; zero: 4
 	MaxMemory   uint64 // bytes of RAM a guest may bring; zero: 256 GiB
 }
 
@@ -99,6 +100,9 @@ func NewManager(cfg Config) *Manager {
 	if cfg.MaxIncoming == 0 {
 		cfg.MaxIncoming = 4
 	}
+	if cfg.MaxLeaving == 0 {
+		cfg.MaxLeaving = 4
+	}
 	if cfg.MaxMemory == 0 {
 		cfg.MaxMemory = 256 << 30
 	}
@@ -168,6 +172,15 @@ func (m *Manager) Start(name, address string, o Options) (*Migration, error) {
 	defer m.mu.Unlock()
 	if m.leaving[name] != nil {
 		return nil, fmt.Errorf("migrate: guest %q is being moved already", name)
+	}
+	busy := 0
+	for _, o := range m.leaving {
+		if o.State() < Committing { // in doubt it has nothing any more that would be scarce
+			busy++
+		}
+	}
+	if busy >= m.cfg.MaxLeaving {
+		return nil, fmt.Errorf("migrate: %d guests are leaving this host already, as many as it sends at once: try again when one is there", busy)
 	}
 	g := &Migration{
 		m: m, guest: guest, machine: machine, address: address, opts: o,

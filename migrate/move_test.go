@@ -299,3 +299,46 @@ func TestTheTargetsOperatorCancels(t *testing.T) {
 		checkGoroutines(t, n)
 	}
 }
+
+// Each guest that leaves needs memory that the host has set aside for itself. An operator who empties a host by one
+// command for each machine must not take all of it.
+func TestAHostSendsSoManyGuestsAtOnceAndNoMore(t *testing.T) {
+	n := runtime.NumGoroutine()
+	w := newWorld(t)
+	var p pipes
+	hs := p.add(w, "a", "b", "c")
+	names := []string{"g0", "g1", "g2", "g3", "g4"}
+	for _, g := range names {
+		hs[0].addGuest(g, load{cpus: 1, burst: 1, pause: time.Millisecond}, small...)
+	}
+	on, held := make(chan struct{}), make(chan struct{}, len(names))
+	o := Options{Notify: func(r Report) {
+		if r.State == "Copying" && len(r.Rounds) == 0 {
+			held <- struct{}{}
+			<-on
+		}
+	}}
+	var all []*Migration
+	for i, g := range names[:4] {
+		m, err := hs[0].m.Start(g, []string{"b", "c"}[i%2], o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all = append(all, m)
+		<-held
+	}
+	if _, err := hs[0].m.Start("g4", "b", Options{}); err == nil || !strings.Contains(err.Error(), "4 guests are leaving this host already") {
+		t.Errorf("a fifth: %v", err)
+	}
+	close(on)
+	for _, m := range all {
+		if _, err := m.Wait(context.Background()); err != nil {
+			t.Error(err)
+		}
+	}
+	if _, err := hs[0].m.Migrate(context.Background(), "g4", "b", Options{}); err != nil || w.where("g4") != hs[1] {
+		t.Errorf("the fifth, then: %v", err)
+	}
+	p.end(w)
+	checkGoroutines(t, n)
+}
