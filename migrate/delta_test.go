@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"io"
 	"math/rand/v2"
 	"net"
 	"strings"
@@ -317,10 +318,10 @@ func (w workful) Write(b []byte) (int, error) {
 	return w.Conn.Write(b)
 }
 
-// move moves it over a line of a megabyte a second.
-func (m *moody) move(t *testing.T, limit time.Duration) (r Report) {
+// move moves it over a line of a megabyte a second, so many times.
+func (m *moody) move(t *testing.T, limit time.Duration, target Target, times int) (rs []Report) {
 	synctest.Test(t, func(t *testing.T) {
-		to := NewManager(Config{Target: newFlat(2048, 100)})
+		to := NewManager(Config{Target: target})
 		stood := false
 		from := NewManager(Config{
 			Find: func(string) (Guest, error) { return m, nil },
@@ -330,19 +331,22 @@ func (m *moody) move(t *testing.T, limit time.Duration) (r Report) {
 				return workful{shaped{x, 1e6, 0}, m, &stood}, nil
 			},
 		})
-		var err error
-		r, err = from.Migrate(context.Background(), "flat", "b", Options{Downtime: limit, Verify: true, Notify: func(r Report) { stood = r.State == "Sending" }})
-		if err != nil {
-			t.Fatal(err)
+		for range times {
+			m.round = 0
+			r, err := from.Migrate(context.Background(), "flat", "b", Options{Downtime: limit, Verify: true, Notify: func(r Report) { stood = r.State == "Sending" }})
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i, x := range r.Rounds {
+				t.Logf("round %d: %+v", i, x)
+			}
+			t.Logf("it stood still for %v, foretold %v", r.Downtime.Total, r.Estimate)
+			rs = append(rs, r)
 		}
 		from.Close()
 		to.Close()
 	})
-	for i, x := range r.Rounds {
-		t.Logf("round %d: %+v", i, x)
-	}
-	t.Logf("it stood still for %v, foretold %v", r.Downtime.Total, r.Estimate)
-	return r
+	return rs
 }
 
 // What is foretold counts on changes. A few pages too many must not make all of them go whole.
@@ -350,7 +354,7 @@ func TestAFewPagesMoreThanThereAreCopiesOfDoNotMakeAllGoWholeInTheEnd(t *testing
 	m := newMoody(maxCopies - 24)
 	m.late = Region{maxCopies, 40}
 	const limit = 300 * time.Millisecond
-	r := m.move(t, limit)
+	r := m.move(t, limit, newFlat(2048, 100), 1)[0]
 	if last := r.Rounds[len(r.Rounds)-1]; last.Raw != maxCopies+16 || last.Bytes > 40*PageSize+maxCopies*100 || r.Downtime.LastPass > limit || r.Estimate > limit {
 		t.Errorf("it stood still for %v, foretold %v; in the end %+v", r.Downtime.Total, r.Estimate, last)
 	}
@@ -362,8 +366,39 @@ func TestPagesThatNeverWentBeforeAreNotForetoldAsChanges(t *testing.T) {
 	const round = 4
 	m.others = map[int]Region{round: {1000, 600}}
 	const limit = 100 * time.Millisecond
-	r := m.move(t, limit)
+	r := m.move(t, limit, newFlat(2048, 100), 1)[0]
 	if r.Downtime.LastPass > limit || len(r.Rounds) < round+2 || r.Rounds[round+1].Last {
 		t.Errorf("it stood still for %v, foretold %v", r.Downtime.Total, r.Estimate)
+	}
+}
+
+// slowToLoad is a target that takes a while for the state.
+type slowToLoad struct {
+	*flat
+	takes []time.Duration // move by move
+}
+
+func (s *slowToLoad) Prepare(context.Context, Machine) (Incoming, error) { return s, nil }
+
+func (s *slowToLoad) LoadState(ctx context.Context, r io.Reader) error {
+	time.Sleep(s.takes[0])
+	s.takes = s.takes[1:]
+	return s.flat.LoadState(ctx, r)
+}
+
+// What the state took is known from the guests before, and room is left for it. But one that was held up does not
+// count, and what is more than allowed keeps nobody from moving.
+func TestWhatTheStateTookBeforeIsForetold(t *testing.T) {
+	const limit, usual, heldUp = 300 * time.Millisecond, 120 * time.Millisecond, 5 * time.Second
+	target := &slowToLoad{newFlat(2048, 100), []time.Duration{usual, usual, heldUp, usual, heldUp, heldUp, usual}}
+	rs := newMoody(100).move(t, limit, target, len(target.takes))
+	for i, r := range rs {
+		known := []time.Duration{0, usual, usual, usual, usual, usual, heldUp}[i]
+		if r.Estimate < known || r.Estimate > known+limit {
+			t.Errorf("move %d: foretold %v", i, r.Estimate)
+		}
+		if rounds := len(rs[0].Rounds); i > 0 && (len(r.Rounds) <= rounds || len(r.Rounds) > 2*rounds) {
+			t.Errorf("move %d: %d rounds, without knowing %d", i, len(r.Rounds), rounds)
+		}
 	}
 }

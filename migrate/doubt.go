@@ -69,6 +69,7 @@ func (g *Migration) commit(l *link) {
 				r.Downtime.Start = time.Duration(start)
 			}
 		})
+		g.m.stood(g.Report().Downtime)
 		g.release()
 		l.close(context.Canceled)
 		g.end(Done, nil)

@@ -87,6 +87,7 @@ type Manager struct {
 	mu      sync.Mutex
 	leaving map[string]*Migration // by guest
 	reports []*liveReport         // oldest first
+	states  [2]time.Duration      // what the last guests that left stood still for beside their pages; 0: none has
 }
 
 // maxReports is how many ended migrations a Manager remembers.
@@ -248,6 +249,27 @@ func (m *Manager) newReport(r Report) *liveReport {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.addReport(r)
+}
+
+// stateTime is what a guest that leaves will stand still for beside its pages: until it is
+// paused, its state saved, loaded at the target, and it is started. The last two that left
+// tell; the lesser, since one may have been held up.
+func (m *Manager) stateTime() time.Duration {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.states[1] == 0 {
+		return m.states[0]
+	}
+	return min(m.states[0], m.states[1])
+}
+
+// stood learns from the downtime of a guest that has left. What the target says of itself
+// lies within what was measured here.
+func (m *Manager) stood(d Downtime) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.states[1] = m.states[0]
+	m.states[0] = d.Pause + d.State + min(max(d.Load, 0), d.Prepare) + min(max(d.Start, 0), d.Commit)
 }
 
 func (m *Manager) addReport(r Report) *liveReport {

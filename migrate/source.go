@@ -450,12 +450,17 @@ func (g *Migration) copy(l *link) error {
 // the limit, while the guest runs, and save most of the downtime.
 func (g *Migration) enough(round uint32) (bool, error) {
 	left := g.guest.Counters().Dirty
-	estimate := g.line.estimate(left, g.copies.lack(g.guest, left))
-	g.rep.update(func(r *Report) { r.Estimate, r.Bandwidth = estimate, g.line.rate() })
+	takes := g.line.estimate(left, g.copies.lack(g.guest, left))
+	beside := g.m.stateTime()
+	foretold := takes + beside
+	g.rep.update(func(r *Report) { r.Estimate, r.Bandwidth = foretold, g.line.rate() })
 	g.notify()
-	halved := left <= g.left/2 || estimate <= g.takes/2
-	g.left, g.takes = left, estimate
-	if estimate <= g.opts.Downtime && (!halved || estimate <= g.opts.Downtime/wellBelow || int(round)+1 >= g.opts.MaxRounds) {
+	halved := left <= g.left/2 || takes <= g.takes/2
+	g.left, g.takes = left, takes
+	// At most half of the limit is set aside for the state: what another guest took, or
+	// another target, must not keep this one for ever.
+	limit := g.opts.Downtime - min(beside, g.opts.Downtime/2)
+	if takes <= limit && (!halved || takes <= g.opts.Downtime/wellBelow || int(round)+1 >= g.opts.MaxRounds) {
 		return true, nil
 	}
 	// Less than a tenth gained in three rounds: more of them would only warm
@@ -463,8 +468,8 @@ func (g *Migration) enough(round uint32) (bool, error) {
 	// may bring a gain.
 	// As many pages may take less, too: of more of them only changes go.
 	switch {
-	case left < g.best-g.best/10 || estimate < g.soonest-g.soonest/10:
-		g.best, g.soonest, g.stale = min(g.best, left), min(g.soonest, estimate), 0
+	case left < g.best-g.best/10 || takes < g.soonest-g.soonest/10:
+		g.best, g.soonest, g.stale = min(g.best, left), min(g.soonest, takes), 0
 	case g.group == 1 || g.opts.FixedGroup:
 		g.stale++
 	}
@@ -473,7 +478,7 @@ func (g *Migration) enough(round uint32) (bool, error) {
 	}
 	if g.opts.NonConvergent == GiveUp {
 		return false, fmt.Errorf("migrate: guest %q writes faster than the line carries: after %d rounds it would stand still for %v, more than %v",
-			g.machine.Name, round+1, estimate.Round(time.Millisecond), g.opts.Downtime)
+			g.machine.Name, round+1, foretold.Round(time.Millisecond), g.opts.Downtime)
 	}
 	return true, nil
 }
@@ -691,10 +696,10 @@ func (b *bandwidth) measure(t *task) {
 
 func (b *bandwidth) rate() float64 { return b.bytes / max(b.seconds, 1e-6) }
 
-// estimate is how long the guest would stand still with so many pages left, none
-// of them zero, and so many of which changes can not do: two round trips (Prepared, Started), then the line, the encoder, or
-// whatever the last pages needed that is not of their size, as changes do, which are
-// small but make work: whichever is slower. The time state takes is not known before.
+// estimate is how long the guest would stand still for so many pages, none of them zero,
+// so many of which were not sent lately, and can not go as changes: two round trips
+// (Prepared, Started), then the line, the encoder, or whatever the last pages needed that
+// is not of their size, as changes do, which are small but make work: whichever is slower.
 func (b *bandwidth) estimate(pages, whole uint64) time.Duration {
 	n := float64(pages)
 	page, took := float64(PageSize), 0.

@@ -137,7 +137,7 @@ func (r report) Text(w io.Writer) {
 		if r.Estimate > 0 { // by the source
 			foretold := us(r.Estimate).String()
 			if r.Estimate > r.Limit {
-				foretold += fmt.Sprintf(", more than the %v allowed: it did not converge, and was stopped all the same", r.Limit)
+				foretold += fmt.Sprintf(", more than the %v allowed", r.Limit)
 			}
 			t.Row("  foretold", foretold)
 		}

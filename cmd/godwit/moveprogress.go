@@ -64,7 +64,7 @@ func (p *moveProgress) show(r migrate.Report) {
 		p.state = r.State
 		p.c.Printf("%s\n", strings.ToLower(r.State))
 		if r.State == migrate.Stopping.String() && r.Estimate > r.Limit {
-			p.c.Printf("it writes faster than the line carries: it will stand still for about %v, more than the %v allowed (diverge=giveup leaves such a machine here)\n",
+			p.c.Printf("it will stand still for about %v, more than the %v allowed (diverge=giveup leaves a machine here that writes faster than the line carries)\n",
 				r.Estimate.Round(time.Millisecond), r.Limit)
 		}
 	}
