@@ -5,14 +5,14 @@ import (
 	"sync"
 )
 
-// A Bus is a PCI segment: all buses reachable from bus 0 through bridges.
-//
-// Roots that only ACPI's AML tells of (a second host bridge with a bus number of
-// its own) are not found.
+// A Bus is a PCI segment: all buses reachable from bus 0, and from those that
+// scanPeers finds, through bridges.
 type Bus struct {
-	cfg Config
+	cfg     Config
+	segment uint16
 
 	functions []*Function // in the order of their addresses on each bus
+	seen      [256]bool   // buses that were looked at
 
 	mu      sync.Mutex
 	claimed map[Address]string // function to the driver that has it
@@ -27,19 +27,33 @@ type window struct {
 
 // Scan finds the functions of a segment.
 func Scan(cfg Config, segment uint16) *Bus {
-	b := &Bus{cfg: cfg, claimed: map[Address]string{}}
-	var seen [256]bool
-	b.scanBus(segment, 0, &seen)
+	b := &Bus{cfg: cfg, segment: segment, claimed: map[Address]string{}}
+	b.scanBus(0)
 	return b
+}
+
+// scanPeers finds the buses of host bridges beside the first: a server's slots hang
+// off such roots, one or more of each processor. What says where they are is ACPI's
+// AML, for which there is no interpreter, so every bus number is tried: through
+// probe, since not all that the enhanced mechanism's window spans need exist.
+func (b *Bus) scanPeers(probe Config) {
+	for bus := range len(b.seen) {
+		for dev := uint8(0); dev < 32 && !b.seen[bus]; dev++ {
+			if absent(probe.Read(Address{b.segment, uint8(bus), dev, 0}, regVendor, 4)) {
+				continue
+			}
+			b.scanBus(uint8(bus))
+		}
+	}
 }
 
 // scanBus lists a bus and what is behind its bridges. seen breaks loops a broken
 // bridge could make; recursion is thereby at most 256 deep.
-func (b *Bus) scanBus(segment uint16, bus uint8, seen *[256]bool) {
-	seen[bus] = true
+func (b *Bus) scanBus(bus uint8) {
+	b.seen[bus] = true
 	for dev := range uint8(32) {
 		for fn := range uint8(8) {
-			a := Address{segment, bus, dev, fn}
+			a := Address{b.segment, bus, dev, fn}
 			f := b.read(a)
 			if f == nil {
 				if fn == 0 {
@@ -50,8 +64,8 @@ func (b *Bus) scanBus(segment uint16, bus uint8, seen *[256]bool) {
 			b.functions = append(b.functions, f)
 			if f.header&headerLayout == headerBridge {
 				next := uint8(b.cfg.Read(a, regSecondary, 1))
-				if next != 0 && !seen[next] {
-					b.scanBus(segment, next, seen)
+				if next != 0 && !b.seen[next] {
+					b.scanBus(next)
 				}
 			}
 			if fn == 0 && f.header&headerMulti == 0 {
@@ -61,10 +75,13 @@ func (b *Bus) scanBus(segment uint16, bus uint8, seen *[256]bool) {
 	}
 }
 
+// absent tells by a function's numbers whether there is none. Some bridges answer
+// zeroes instead of ones.
+func absent(id uint32) bool { return id&0xffff == noVendor || id&0xffff == 0 }
+
 func (b *Bus) read(a Address) *Function {
 	id := b.cfg.Read(a, regVendor, 4)
-	// Some bridges answer zeroes instead of ones for what is absent.
-	if id&0xffff == noVendor || id&0xffff == 0 {
+	if absent(id) {
 		return nil
 	}
 	class := b.cfg.Read(a, regRevision, 4)

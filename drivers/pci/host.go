@@ -22,22 +22,35 @@ var Host = sync.OnceValues(func() (*Bus, error) {
 	if !kernel.Running() {
 		return nil, fmt.Errorf("pci: devices can be reached only in the host image")
 	}
-	cfg, err := Mechanism1(kernelPorts{})
+	ports, err := Mechanism1(kernelPorts{})
+	cfg := ports
 	if table := kernel.ACPITable("MCFG"); table != nil {
 		e, ecamErr := ECAM(table, kernel.MapMMIO)
 		// Some firmware describes a window it did not set up: the two ways to
 		// the first host bridge must agree, where there are two.
 		root := Address{}
 		if ecamErr == nil && e.Size(root) != 0 &&
-			(err != nil || e.Read(root, regVendor, 4) == cfg.Read(root, regVendor, 4)) {
+			(err != nil || e.Read(root, regVendor, 4) == ports.Read(root, regVendor, 4)) {
 			cfg, err = e, nil
 		}
 	}
 	if err != nil {
 		return nil, err
 	}
-	return Scan(cfg, 0), nil
+	b := Scan(cfg, 0)
+	if ports != nil && !virtual() {
+		b.scanPeers(ports)
+	}
+	return b, nil
 })
+
+// virtual tells whether a hypervisor runs this machine (SDM vol. 2, CPUID leaf 1).
+// Such a machine hardly ever has a second host bridge, and each of the 8,000 looks for
+// one, a microsecond on a bare machine, would be two visits to the hypervisor.
+func virtual() bool {
+	_, _, c, _ := kernel.CPUID(1, 0)
+	return c>>31 != 0
+}
 
 var hostLines lines
 

@@ -53,6 +53,33 @@ func TestScanFindsWhatIsBehindBridges(t *testing.T) {
 	}
 }
 
+// A server's second root, as of another processor: no bridge leads there, and it need
+// not have a device 0.
+func TestScanFindsWhatOtherHostBridgesLeadTo(t *testing.T) {
+	c := laptop(extendedSize)
+	c.add(Address{Bus: 0x80, Device: 5}, 0x8086, 0x2024, 0x088000, headerNormal)
+	port := c.add(Address{Bus: 0x80, Device: 6}, 0x8086, 0x2030, 0x060400, headerBridge)
+	port.mem[regSecondary] = 0x81
+	c.add(Address{Bus: 0x81}, 0x8086, 0x10d3, 0x020000, headerNormal)
+	b := Scan(c, 0)
+	if fs := b.Find(0x8086_10d3); len(fs) != 0 {
+		t.Fatalf("bus 0 leads to %v", fs)
+	}
+	before := len(b.Functions())
+	b.scanPeers(c)
+	var got []string
+	for _, f := range b.Functions()[before:] {
+		got = append(got, f.Address.String())
+	}
+	if strings.Join(got, " ") != "80:05.0 80:06.0 81:00.0" {
+		t.Errorf("found beside bus 0: %v", got)
+	}
+	b.scanPeers(c)
+	if n := len(b.Functions()); n != before+3 {
+		t.Errorf("a second look finds %d functions more", n-before-3)
+	}
+}
+
 func TestScanEndsOnABridgeThatLeadsBack(t *testing.T) {
 	c := laptop(legacySize)
 	back := c.add(Address{Bus: 5, Device: 4}, 0x1b36, 0x0001, 0x060400, headerBridge)
