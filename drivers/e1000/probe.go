@@ -40,6 +40,11 @@ func Start(f *pci.Function, cpu int, h nic.Handler) (d *Device, stop func() erro
 			f.Release()
 		}
 	}()
+	if model == I82574L {
+		// 82574 specification update: from a link in L1 or L0s the device may not come
+		// back, and then its registers read as all ones until the next reset.
+		f.DisableASPM()
+	}
 	region, err := f.Region(0)
 	if err != nil {
 		return nil, nil, err
