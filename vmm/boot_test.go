@@ -73,7 +73,7 @@ func TestCommandsEndWhileAGuestThatResetItselfWaitsForItsFiles(t *testing.T) {
 			if err == nil || !strings.Contains(err.Error(), "booting") {
 				t.Errorf("vm %s: %v", name, err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatalf("vm %s hangs", name)
 		}
 	}

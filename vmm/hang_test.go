@@ -1,6 +1,7 @@
 package vmm
 
 import (
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,7 +36,9 @@ func TestGuestWhoseProcessorsAllSpinIsTold(t *testing.T) {
 		{"has interrupts on", func(v *fakecpu.VCPU, e *vcpu.Exit) { e.Reason = vcpu.ExitDeadline; v.Regs().RFLAGS |= flagIF }, false},
 		{"does something", func(v *fakecpu.VCPU, e *vcpu.Exit) { exits(v, e, vcpu.ExitCPUID) }, false},
 	} {
+		var exits [2]atomic.Int64
 		r := quick(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+			exits[v.Index].Add(1)
 			if v.Block(time.Millisecond) {
 				e.Reason = vcpu.ExitKicked
 				return nil
@@ -46,6 +49,9 @@ func TestGuestWhoseProcessorsAllSpinIsTold(t *testing.T) {
 			}
 			return nil
 		})
+		if !c.hangs { // then both processors go on, and time only with them: to be kept waiting is not to hang
+			r.TSC = func() uint64 { return uint64(min(exits[0].Load(), exits[1].Load()))*(nsPerSecond/5) + 1 }
+		}
 		vm := r.vm(t, 2)
 		vm.Start()
 		vm.Pause()
@@ -54,7 +60,7 @@ func TestGuestWhoseProcessorsAllSpinIsTold(t *testing.T) {
 		if c.hangs {
 			eventually(t, c.name+": the hang is told", func() bool { return r.logged("it hangs") })
 		} else {
-			time.Sleep(150 * time.Millisecond) // 30 s of the machine
+			eventually(t, c.name+": 30 s of the machine", func() bool { return vm.clock.Now() > 30*nsPerSecond })
 			if r.logged("it hangs") {
 				t.Errorf("%s: a hang is told", c.name)
 			}

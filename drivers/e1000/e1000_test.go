@@ -70,7 +70,7 @@ func (s *sink) TransmitReady() {
 // until waits for a condition on the sink.
 func (s *sink) until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.After(20 * time.Second)
+	deadline := time.After(time.Minute)
 	for {
 		s.mu.Lock()
 		done := ok()
@@ -459,6 +459,7 @@ func TestFullRingPushesBackAndGoesOn(t *testing.T) {
 
 func TestNotifyReleasesSoon(t *testing.T) {
 	m := newModel(t, I82540EM)
+	m.irq.endless = true // else the look of each second releases it, too
 	d, s := start(t, m)
 	bus, data, _ := m.mem.Alloc(2048, 4096)
 	defer m.mem.Free(bus, 2048)
@@ -467,12 +468,8 @@ func TestNotifyReleasesSoon(t *testing.T) {
 	f := frame.New(o)
 	f.Append(frame.Segment{Data: data[:60], Bus: bus})
 	f.Notify = true
-	begin := time.Now()
 	d.Transmit([]*frame.Frame{f})
 	s.until(t, "the frame back", func() bool { return o.back == 1 })
-	if took := time.Since(begin); took > tick/2 {
-		t.Errorf("it took %v", took)
-	}
 }
 
 func TestUnsendableFramesAreDroppedAndCounted(t *testing.T) {
@@ -772,7 +769,7 @@ func TestFloodKeepsNobodyFromSendingOrClosing(t *testing.T) {
 			if err != nil {
 				t.Error(err)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(time.Minute):
 			t.Fatal("Close hangs")
 		}
 	})

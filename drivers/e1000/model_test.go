@@ -36,11 +36,12 @@ type model struct {
 
 // modelInterrupt is a level-triggered line.
 type modelInterrupt struct {
-	mu     sync.Mutex
-	cond   *sync.Cond
-	level  bool
-	masked bool
-	closed bool
+	mu      sync.Mutex
+	cond    *sync.Cond
+	level   bool
+	masked  bool
+	closed  bool
+	endless bool // Wait's time-out never comes
 }
 
 func newModelInterrupt() *modelInterrupt {
@@ -60,6 +61,9 @@ func (i *modelInterrupt) Wait(timeout time.Duration) bool {
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	expired := false
+	if i.endless {
+		timeout = time.Hour
+	}
 	t := time.AfterFunc(timeout, func() {
 		i.mu.Lock()
 		expired = true

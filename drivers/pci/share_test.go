@@ -63,7 +63,7 @@ func TestSharedLineComesBackWhenAllWereServed(t *testing.T) {
 	b.Close()
 	src.fire <- struct{}{} // nobody is left: the line must not stay masked
 	for start := time.Now(); src.acks.Load() != 3; time.Sleep(time.Millisecond) {
-		if time.Since(start) > 10*time.Second {
+		if time.Since(start) > time.Minute {
 			t.Fatal("a line without users stayed masked")
 		}
 	}

@@ -69,12 +69,14 @@ func TestTFTPBlockNumbersWrap(t *testing.T) {
 func TestTFTPWindowIsNotSentAgainWithoutLoss(t *testing.T) {
 	s := newTFTPServer(t)
 	s.files["f"] = content(1468 * 100)
+	begin := time.Now()
 	if _, err := (&Client{Net: loopback{}}).Get(within(t, time.Minute), s.url("f")); err != nil {
 		t.Fatal(err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.sent > 101+16 { // one window's worth, should the machine be busy
+	// Whoever waited too long on a busy machine, the client or the server, has had a window sent again.
+	if most := 101 + 16*(1+int(time.Since(begin)/serverWait)); s.sent > most {
 		t.Errorf("%d packets for 101 blocks", s.sent)
 	}
 }
@@ -102,7 +104,11 @@ func TestTFTPErrors(t *testing.T) {
 			s := newTFTPServer(t)
 			tc.tune(s)
 			s.files["f"] = content(50_000)
-			_, err := (&Client{Net: loopback{}, Idle: 2 * time.Second}).Get(within(t, 30*time.Second), s.url(tc.file))
+			idle := time.Minute
+			if s.stall != 0 {
+				idle = time.Second
+			}
+			_, err := (&Client{Net: loopback{}, Idle: idle}).Get(within(t, time.Minute), s.url(tc.file))
 			if err == nil || !strings.Contains(err.Error(), tc.want) || !strings.Contains(err.Error(), s.url(tc.file)) {
 				t.Errorf("error %v, want one with %q", err, tc.want)
 			}
@@ -170,7 +176,7 @@ func TestTFTPCloseTellsTheServer(t *testing.T) {
 		if ended == "error 0" {
 			return
 		}
-		if time.Since(start) > 10*time.Second {
+		if time.Since(start) > time.Minute {
 			t.Fatalf("the server's transfer: %q", ended)
 		}
 	}
@@ -187,12 +193,8 @@ func TestTFTPContextEndsIt(t *testing.T) {
 	}
 	defer f.Close()
 	time.AfterFunc(50*time.Millisecond, cancel)
-	begin := time.Now()
-	if _, err := io.ReadAll(f); !errors.Is(err, context.Canceled) {
+	if _, err := io.ReadAll(f); !errors.Is(err, context.Canceled) { // it would end otherwise by itself, in time
 		t.Error(err)
-	}
-	if took := time.Since(begin); took > 5*time.Second {
-		t.Errorf("it took %v", took)
 	}
 }
 
@@ -252,7 +254,12 @@ func TestHTTP(t *testing.T) {
 	defer srv.Close()
 	defer close(stop)
 	get := func(path string) ([]byte, error) {
-		return (&Client{Net: loopback{}, Idle: 300 * time.Millisecond, Limit: 4_000_000}).Get(within(t, 30*time.Second), srv.URL+path)
+		idle := time.Minute
+		switch path {
+		case "/silent", "/stalls", "/drips", "/chunkdrips":
+			idle = 300 * time.Millisecond
+		}
+		return (&Client{Net: loopback{}, Idle: idle, Limit: 4_000_000}).Get(within(t, time.Minute), srv.URL+path)
 	}
 	for _, path := range []string{"/file", "/chunked", "/moved"} {
 		if got, err := get(path); err != nil || !bytes.Equal(got, want) {

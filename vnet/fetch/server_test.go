@@ -32,6 +32,9 @@ func (loopback) Resolve(ctx context.Context, host string) (netip.Addr, error) {
 	return netip.ParseAddr(host)
 }
 
+// serverWait is after how long the server sends again what was not acknowledged.
+const serverWait = 100 * time.Millisecond
+
 // tftpServer is a server of RFC 1350 and its options.
 type tftpServer struct {
 	t     *testing.T
@@ -185,7 +188,7 @@ func (s *tftpServer) transfer(to net.Addr, request []string) {
 				if s.stranger && b == 2 && blocks > 2 {
 					x, _ := net.ListenPacket("udp4", "127.0.0.1:0")
 					x.WriteTo(append(p, "not the file"...), to)
-					x.SetReadDeadline(time.Now().Add(5 * time.Second))
+					x.SetReadDeadline(time.Now().Add(time.Minute))
 					n, _, err := x.ReadFrom(buf)
 					if err != nil || n < 4 || buf[1] != opError || buf[3] != tftpUnknownTID {
 						s.t.Errorf("the stranger was answered %x, %v", buf[:n], err)
@@ -194,7 +197,7 @@ func (s *tftpServer) transfer(to net.Addr, request []string) {
 				}
 			}
 		}
-		conn.SetReadDeadline(time.Now().Add(100 * time.Millisecond))
+		conn.SetReadDeadline(time.Now().Add(serverWait))
 		n, _, err := conn.ReadFrom(buf)
 		if err != nil {
 			if tries++; tries > 50 {

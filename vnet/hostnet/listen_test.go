@@ -72,7 +72,7 @@ func TestAConnectionIsResetAndForgotten(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer l.Close()
-	there, err := a.DialContext(timeout(t, 10*time.Second), "tcp", "10.0.0.2:7000")
+	there, err := a.DialContext(timeout(t, time.Minute), "tcp", "10.0.0.2:7000")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -86,7 +86,7 @@ func TestAConnectionIsResetAndForgotten(t *testing.T) {
 	if n := b.stack.Stats().TCP.CurrentConnected.Value(); n != 0 {
 		t.Errorf("%d connections remain", n)
 	}
-	there.SetReadDeadline(time.Now().Add(10 * time.Second))
+	there.SetReadDeadline(time.Now().Add(time.Minute))
 	if _, err := there.Read(make([]byte, 1)); err == nil || errors.Is(err, io.EOF) {
 		t.Errorf("the peer was not told: %v", err)
 	}

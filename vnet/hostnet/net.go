@@ -97,7 +97,7 @@ const (
 func (n *Net) build() {
 	log.SetTarget(&stackLog{to: n.cfg.Log})
 	s := stack.New(stack.Options{
-		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocolWithOptions(probeOptions)},
+		NetworkProtocols:   []stack.NetworkProtocolFactory{ipv4.NewProtocol, arp.NewProtocolWithOptions(probeOptions())},
 		TransportProtocols: []stack.TransportProtocolFactory{tcp.NewProtocol, udp.NewProtocol, icmp.NewProtocol4},
 		HandleLocal:        true,
 	})

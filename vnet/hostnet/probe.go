@@ -18,9 +18,9 @@ import (
 // A probe asks the network who has an address, without claiming it (RFC 5227 1.1 and 2.1.1). The stack sends it and waits
 // for an answer for probeWait: neighbours answer ARP within a millisecond. RFC 5227's one second for it, three times, would
 // keep a host that boots without an address for 4 to 7 s. An answer that comes too late is a conflict: see conflict.go.
-const (
-	probeWait = 100 * time.Millisecond
+var probeWait = 100 * time.Millisecond
 
+const (
 	leaseProbes  = 2 // before an address from DHCP is used
 	staticProbes = 3 // RFC 5227 1.1: PROBE_NUM
 	staticGap    = 1 * time.Second
@@ -32,7 +32,9 @@ const (
 )
 
 // probeOptions is the stack's part of it.
-var probeOptions = arp.Options{DADConfigs: stack.DADConfigurations{DupAddrDetectTransmits: 1, RetransmitTimer: probeWait}}
+func probeOptions() arp.Options {
+	return arp.Options{DADConfigs: stack.DADConfigurations{DupAddrDetectTransmits: 1, RetransmitTimer: probeWait}}
+}
 
 // probe sends one. It returns the Ethernet address of whoever has a, or "".
 func (i *iface) probe(ctx context.Context, a netip.Addr) string {
@@ -47,7 +49,7 @@ func (i *iface) probe(ctx context.Context, a netip.Addr) string {
 	if err != nil {
 		return ""
 	}
-	t := time.NewTimer(time.Second) // a stack that is being closed does not call
+	t := time.NewTimer(10 * probeWait) // a stack that is being closed does not call
 	defer t.Stop()
 	select {
 	case holder := <-found:

@@ -25,7 +25,7 @@ func (y *tty) text() string { y.mu.Lock(); defer y.mu.Unlock(); return y.out.Str
 
 func (y *tty) expect(t *testing.T, want string) {
 	t.Helper()
-	for range 1000 {
+	for range 6000 {
 		if strings.Contains(y.text(), want) {
 			return
 		}
@@ -128,7 +128,7 @@ func TestHistoryComesBack(t *testing.T) {
 	y.expect(t, "said <once>")
 	n := strings.Count(y.text(), "said <once>")
 	io.WriteString(y, "\x1b[A\r")
-	for range 1000 {
+	for range 6000 {
 		if strings.Count(y.text(), "said <once>") > n {
 			return
 		}
@@ -187,7 +187,7 @@ func TestACommandAtStartLeavesTheConsoleToTheOperator(t *testing.T) {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Background(ctx, "hang") }()
-	for range 1000 {
+	for range 6000 {
 		if strings.Count(y.text(), "hanging\r\n") == 2 {
 			break
 		}

@@ -64,15 +64,24 @@ func TestTimerFiresOnceAndWaitsForResume(t *testing.T) {
 	timer.Arm(c.Now() + int64(time.Hour))
 	timer.Arm(0) // replaces, and is due
 	<-fired
-	timer.Arm(c.Now() + int64(5*time.Millisecond))
-	timer.Stop()
-	select {
-	case <-fired:
-		t.Error("fired again")
-	case <-time.After(10 * time.Millisecond):
-	}
 	timer.Arm(math.MinInt64) // as a hostile state may have it
 	<-fired
+	c.Close()
+}
+
+func TestTimerThatIsStoppedDoesNotFire(t *testing.T) {
+	c, s := newClock()
+	c.Resume()
+	fired := make(chan bool, 1)
+	timer := c.NewTimer(func() { fired <- true })
+	timer.Arm(1000)
+	timer.Stop()
+	s.now.Add(1000) // it is due only now
+	select {
+	case <-fired:
+		t.Error("fired")
+	case <-time.After(10 * time.Millisecond):
+	}
 	c.Close()
 }
 
