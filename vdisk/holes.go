@@ -71,15 +71,23 @@ func (im *Image) eachPiece(n int64, f func(at int64, p []byte) error) (there int
 // NextData is the first place of the disk at or behind off that may hold anything but
 // zeroes, or its size, while nobody writes. It looks at tables and at the holes of
 // files, here and below, not at data.
-func (im *Image) NextData(off int64) (int64, error) {
+func (im *Image) NextData(off int64) (int64, error) { return im.dataBefore(off, im.Size()) }
+
+// dataBefore is NextData that looks no further than limit, or the disk's end, and is that
+// where there is none.
+func (im *Image) dataBefore(off, limit int64) (int64, error) {
 	bs := int64(im.p.BlockSize)
+	limit = min(limit, im.Size())
 	for n := uint64(off / bs); ; n++ {
+		start := int64(n) * bs
+		if start >= limit {
+			return limit, nil
+		}
 		e, there, err := im.lookup(n)
 		if err != nil || !there {
-			return im.Size(), err
+			return limit, err
 		}
-		start := int64(n) * bs
-		at, end := max(off, start), min(start+bs, im.Size())
+		at, end := max(off, start), min(start+bs, limit)
 		next := end
 		switch {
 		case e.state() == partial:
@@ -91,10 +99,11 @@ func (im *Image) NextData(off int64) (int64, error) {
 			}
 			next = here - e.offset() + start
 		case e.state() == notPresent && im.parent != nil && at < im.parent.Size():
-			if next, err = im.parent.NextData(at); err != nil {
+			last := min(end, im.parent.Size())
+			if next, err = im.parent.dataBefore(at, last); err != nil {
 				return 0, err
 			}
-			if next == im.parent.Size() {
+			if next == last {
 				next = end
 			}
 		}

@@ -366,7 +366,7 @@ func (im *Image) dataIn(block uint64, in, end int64, buf []byte) (at int64, err 
 }
 
 // peek reads a part of a block, wherever the disk ends; n is zero if nothing is stored
-// for it, here or below.
+// for it and what follows in the block, here or below.
 func (im *Image) peek(block uint64, in int64, p []byte) (n int, err error) {
 	l := &im.blocks[block%uint64(len(im.blocks))]
 	l.RLock()
@@ -382,7 +382,15 @@ func (im *Image) peek(block uint64, in int64, p []byte) (n int, err error) {
 	case e.state() == partial:
 		return len(p), im.readPartial(block, e, in, p)
 	case e.state() == notPresent && im.parent != nil:
-		return len(p), im.parent.readThrough(p, int64(block)*int64(im.p.BlockSize)+in)
+		bs := int64(im.p.BlockSize)
+		off, end := int64(block)*bs+in, min(int64(block+1)*bs, im.parent.Size())
+		if off >= end {
+			return 0, nil
+		}
+		if at, err := im.parent.dataBefore(off, end); err != nil || at == end {
+			return 0, err
+		}
+		return len(p), im.parent.readThrough(p, off)
 	case e.state() != present:
 		return 0, nil
 	}

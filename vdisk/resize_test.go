@@ -439,3 +439,47 @@ func TestOthersReadWhatWasResized(t *testing.T) {
 		})
 	}
 }
+
+// Where neither a child nor its parents hold anything there is nothing to read: 6 TiB would take hours.
+func TestAChildShrinksThroughWhatNobodyHolds(t *testing.T) {
+	const size, block = 6 << 40, 32 * mib
+	for _, parentSize := range []int64{size, 1 << 40} {
+		parent := NewMemory()
+		if err := Create(parent, CreateOptions{Size: parentSize, BlockSize: 256 * mib}); err != nil {
+			t.Fatal(err)
+		}
+		p, err := Open(parent, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		const at = 900<<30 + block + 20*mib + 512 // in the midst of a block, behind others
+		if _, err := p.WriteAt(make([]byte, 512), at-mib); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := p.WriteAt([]byte{511: 1}, at); err != nil {
+			t.Fatal(err)
+		}
+		b := NewMemory()
+		if err := Create(b, CreateOptions{Parent: p, BlockSize: block}); err != nil {
+			t.Fatal(err)
+		}
+		p.Close()
+		im, err := Open(b, Options{Parent: func([]ParentPath) (Backing, error) { return parent.Snapshot(), nil }})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, n := range []int64{size, 2 << 40, 1 << 40, 900<<30 + 2*block, at + 512} {
+			if err := im.Resize(t.Context(), n); err != nil {
+				t.Fatalf("parent of %d TiB: made %d bytes long where nobody has data: %v", parentSize>>40, n, err)
+			}
+		}
+		for _, n := range []int64{at, at - 512, 900 << 30, mib} {
+			if err := im.Resize(t.Context(), n); !errors.Is(err, ErrHoldsData) {
+				t.Errorf("parent of %d TiB: made %d bytes long where the parent has data: %v", parentSize>>40, n, err)
+			}
+		}
+		if err := im.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
