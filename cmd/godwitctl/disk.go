@@ -189,7 +189,7 @@ func disk(args []string) int {
 			json.NewEncoder(os.Stdout).Encode(map[string]string{"error": err.Error()})
 		}
 		fmt.Fprintf(os.Stderr, "godwitctl: disk %s: %v\n", args[0], err)
-		return 1
+		return max(code, 1)
 	}
 	return code
 }
@@ -328,7 +328,10 @@ func (c *diskCommand) info(_ context.Context, names []string) (int, error) {
 func human(n int64) string {
 	for i, u := range []string{"TiB", "GiB", "MiB", "KiB"} {
 		if unit := int64(1) << (40 - 10*i); n >= unit {
-			return strconv.FormatFloat(float64(n)/float64(unit), 'f', -1, 32) + " " + u
+			if hundredths := 100 * (n % unit); hundredths%unit != 0 { // two places, and as many zeroes say that it is not exact
+				return fmt.Sprintf("%.2f %s", float64(n)/float64(unit), u)
+			}
+			return strconv.FormatFloat(float64(n)/float64(unit), 'f', -1, 64) + " " + u
 		}
 	}
 	return fmt.Sprintf("%d bytes", n)

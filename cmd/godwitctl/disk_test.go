@@ -65,7 +65,7 @@ func TestDiskCommandsWorkTogether(t *testing.T) {
 		t.Error("a conversion that failed left its file")
 	}
 	run(2, "create", "-size", "12Q", at("y.vhdx"))
-	run(1, "convert", at("a.raw"), at("y.unknown"))
+	run(2, "convert", at("a.raw"), at("y.unknown"))
 	if err := os.Truncate(at("a.vhdx"), 4<<20); err != nil {
 		t.Fatal(err)
 	}
@@ -163,6 +163,29 @@ func TestEveryDiskCommandHasHelpAndAnExample(t *testing.T) {
 	for _, args := range [][]string{{}, {"frobnicate"}, {"help", "frobnicate"}, {"convert", "one"}} {
 		if code := checkedDisk(t, args); code != 2 {
 			t.Errorf("disk %v ends with status %d", args, code)
+		}
+	}
+}
+
+func TestDiskCommandsCalledWronglyHaveStatus2(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "a.raw")
+	if err := os.WriteFile(file, make([]byte, 512), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"create", file + ".vhdx"}, {"resize", file}, {"convert", file, file + ".unheard-of"}, {"info"}, {"fly", file}} {
+		if got := disk(args); got != 2 {
+			t.Errorf("disk %v: status %d", args, got)
+		}
+	}
+	if got := disk([]string{"info", file}); got != 1 {
+		t.Errorf("info of a file that is no image: status %d", got)
+	}
+}
+
+func TestSizesAreShownShort(t *testing.T) {
+	for n, want := range map[int64]string{0: "0 bytes", 1023: "1023 bytes", 1024: "1 KiB", 1536: "1.5 KiB", 100 << 30: "100 GiB", 3000320: "2.86 MiB", 8<<30 + 4<<20: "8.00 GiB", 64 << 40: "64 TiB"} {
+		if got := human(n); got != want {
+			t.Errorf("%d: %s, want %s", n, got, want)
 		}
 	}
 }

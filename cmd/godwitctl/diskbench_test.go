@@ -52,8 +52,8 @@ func TestDiskBenchMeasuresAllSidesAndCleansUp(t *testing.T) {
 		t.Errorf("%v stayed behind (%v)", left, err)
 	}
 	for _, bad := range [][]string{{"-rows", "nothing like that"}, {"-rows", "("}, {"-runs", "0"}, {"-size", "1M"}} {
-		if code := disk(append([]string{"bench", dir}, bad...)); code == 0 {
-			t.Errorf("disk bench %v was accepted", bad)
+		if code := disk(append([]string{"bench", dir}, bad...)); code != 2 {
+			t.Errorf("disk bench %v: status %d", bad, code)
 		}
 	}
 }
