@@ -9,9 +9,10 @@ import (
 // longer line wrongly on a narrower one. Only ^L, the key for a screen that looks wrong, asks: what programs that read the
 // line get is then never a question.
 
-// askWidth saves the cursor, moves it as far right as the terminal lets it, asks where it is (ECMA-48, 8.3.35 DSR; DECSC and
-// DECRC are the VT100's) and puts it back.
-const askWidth = "\x1b7\x1b[999C\x1b[6n\x1b8"
+// askWidth has the terminal wrap long lines, which firmware that shares the line may have switched off (DECAWM). Then it saves
+// the cursor, moves it as far right as the terminal lets it, asks where it is (ECMA-48, 8.3.35 DSR) and puts it back. DECAWM,
+// DECSC and DECRC are the VT100's.
+const askWidth = "\x1b[?7h\x1b7\x1b[999C\x1b[6n\x1b8"
 
 const (
 	minWidth = 20 // less, or more than maxWidth, is noise

@@ -38,7 +38,7 @@ func screen(out string, columns int) string {
 			x, y, in = savedX, savedY, in[1:]
 		case r == '\x1b':
 			s := string(in)
-			end := strings.IndexAny(s, "ABCDHJKn")
+			end := strings.IndexAny(s, "ABCDHJKhn")
 			n := 1
 			if end > 1 {
 				n, _ = strconv.Atoi(s[1:end])
