@@ -58,6 +58,7 @@ func (g *Migration) commit(l *link) {
 	// message went out all the same and its answer is here already.
 	_ = l.send(msgCommit, commitFrame(g.id))
 	b, err := g.expect(l, msgStarted)
+	g.hush.over()
 	var peer *PeerError
 	switch {
 	case err == nil:

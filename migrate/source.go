@@ -95,6 +95,7 @@ type Migration struct {
 	begun   time.Time // of the downtime's current part
 	line    bandwidth
 	copies  *copies
+	hush    hush
 	group   int           // in the last round
 	left    uint64        // pages after it
 	takes   time.Duration // what they would take
@@ -209,6 +210,7 @@ func (g *Migration) run() {
 func (g *Migration) stay(l *link, err error) {
 	// The guest first; the other host can wait.
 	g.keep()
+	g.hush.over()
 	end := Failed
 	if g.ctx.Err() != nil {
 		end, err = Cancelled, context.Cause(g.ctx)
@@ -434,6 +436,9 @@ func (g *Migration) copy(l *link) error {
 	for round := uint32(0); ; round++ {
 		if err := g.sendRound(l, todo, pages, round, false); err != nil {
 			return err
+		}
+		if g.guest.Counters().Dirty <= maxCopies {
+			g.hush.begin(g.m.cfg.Timing)
 		}
 		stop, err := g.enough(round)
 		if err != nil || stop {

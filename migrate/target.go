@@ -76,6 +76,7 @@ type session struct {
 	last     bool   // the round is the last
 	sum      roundSum
 	blob     []byte // the machine's state as far as it has come
+	hush     hush
 	unpacked []byte // room for the pages of a run that came as less
 }
 
@@ -194,6 +195,7 @@ func (s *session) run() error {
 	if err := s.prepare(h); err != nil {
 		return err
 	}
+	defer s.hush.over()
 	for s.state != prepared {
 		if err := s.step(); err != nil {
 			return err
@@ -311,6 +313,11 @@ func (s *session) step() error {
 		}
 		s.last, s.sum = r.last, roundSum{round: r.round}
 		s.round++
+		if r.last {
+			s.hush.beginLate(s.m.cfg.Timing)
+		} else if r.pages <= maxCopies {
+			s.hush.begin(s.m.cfg.Timing)
+		}
 		s.enter(inRound)
 		return nil
 	case msgPages:

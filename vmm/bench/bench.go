@@ -9,12 +9,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"runtime"
-	"runtime/debug"
 	"strings"
 	"syscall"
 	"time"
 
 	"godwit/vmm"
+	"godwit/vmm/gcoff"
 )
 
 // A Result is one measurement.
@@ -71,7 +71,7 @@ func tests(vendor string) []test {
 // Run measures those whose name contains filter, telling each result as it comes.
 // Its machines are no one else's and say nothing.
 func Run(ctx context.Context, h *vmm.Host, filter string, tell func(Result)) error {
-	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // none falls into a measurement
+	defer gcoff.Off()() // no collection falls into a measurement
 	quiet := *h
 	quiet.Log, quiet.Quiet = nil, true
 	r := vmm.NewRegistry(&quiet)

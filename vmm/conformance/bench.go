@@ -2,10 +2,10 @@ package conformance
 
 import (
 	"context"
-	"runtime/debug"
 	"strings"
 
 	"godwit/kernel"
+	"godwit/vmm/gcoff"
 	"godwit/vmm/mem"
 	"godwit/vmm/slat"
 	"godwit/vmm/vcpu"
@@ -34,7 +34,7 @@ const benchRounds = 1000
 
 // Bench measures the round trips whose name contains filter over backend b, until ctx ends.
 func Bench(ctx context.Context, b vcpu.Backend, a mem.Allocator, filter string, report func(Cost)) {
-	defer debug.SetGCPercent(debug.SetGCPercent(-1)) // none falls into a measurement
+	defer gcoff.Off()() // no collection falls into a measurement
 	for _, x := range benches(b) {
 		if strings.Contains(x.name, filter) && ctx.Err() == nil {
 			report(measure(b, a, x))
