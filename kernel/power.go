@@ -18,8 +18,7 @@ var acpiPower struct {
 	resetValue uint8
 
 	switchesOff bool
-	pm1a, pm1b  uint16 // PM1 control registers, 0 for none
-	typA, typB  uint8  // what to write there for S5
+	s5          sleepS5
 }
 
 func findACPIPower() {
@@ -29,9 +28,10 @@ func findACPIPower() {
 		return
 	}
 	p.resetPort, p.resetValue, p.resets = acpi.ResetPort(f)
-	p.pm1a, p.pm1b = acpi.PowerPorts(f)
-	if dsdt := acpi.At(tableMemory{}, acpi.DSDT(f)); dsdt != nil && p.pm1a != 0 {
-		p.typA, p.typB, p.switchesOff = acpi.S5(dsdt)
+	p.s5.pm1a, p.s5.pm1b = acpi.PowerPorts(f)
+	p.s5.smi, p.s5.enable = acpi.ACPIMode(f)
+	if dsdt := acpi.At(tableMemory{}, acpi.DSDT(f)); dsdt != nil && p.s5.pm1a != 0 {
+		p.s5.typA, p.s5.typB, p.switchesOff = acpi.S5(dsdt)
 	}
 }
 
@@ -64,16 +64,54 @@ func spinAWhile() {
 	}
 }
 
-// powerOff enters ACPI's S5 (4.8.3.2): SLP_TYP as the DSDT says, with SLP_EN.
+// A sleepS5 is what it takes to enter S5.
+type sleepS5 struct {
+	pm1a, pm1b uint16 // PM1 control registers, 0 for none
+	typA, typB uint8  // what to write there
+	smi        uint16 // firmware's SMI port, 0 for none
+	enable     uint8  // and what takes the registers from firmware there
+}
+
+// PM1 control (ACPI 6.5, 4.8.3.2.1). The other bits are to be preserved.
+const (
+	pm1SCI   = 1 << 0 // firmware does not have the registers
+	pm1Type  = 10
+	pm1Types = 7 << pm1Type
+	pm1Sleep = 1 << 13
+
+	smiPatience = 3000 // ms; ACPI names no limit
+)
+
+// enter goes to S5 (ACPI 6.5, 4.8.3.2). Where firmware still has the registers it may
+// catch SLP_EN as it would the power button, so they are taken from it first: it says by
+// SCI_EN when that is done (table 5.9, ACPI_ENABLE). The type is there before SLP_EN, as
+// some chipsets want it.
+func (s *sleepS5) enter(in16 func(uint16) uint16, out16 func(uint16, uint16), out8 func(uint16, uint8), wait func(us uint64)) {
+	if s.smi != 0 && s.enable != 0 && in16(s.pm1a)&pm1SCI == 0 {
+		out8(s.smi, s.enable)
+		for i := 0; i < smiPatience && in16(s.pm1a)&pm1SCI == 0; i++ {
+			wait(1000)
+		}
+	}
+	a := in16(s.pm1a)&^(pm1Types|pm1Sleep) | uint16(s.typA)<<pm1Type
+	out16(s.pm1a, a)
+	var b uint16
+	if s.pm1b != 0 {
+		b = in16(s.pm1b)&^(pm1Types|pm1Sleep) | uint16(s.typB)<<pm1Type
+		out16(s.pm1b, b)
+	}
+	out16(s.pm1a, a|pm1Sleep)
+	if s.pm1b != 0 {
+		out16(s.pm1b, b|pm1Sleep)
+	}
+}
+
+// powerOff enters S5.
 // Bochs, whose DSDT has no S5, switches off by a word to port 8900h.
 func powerOff() {
 	waitSerial()
-	const slpEn = 1 << 13
 	if p := &acpiPower; p.switchesOff {
-		Out16(p.pm1a, uint16(p.typA)<<10|slpEn)
-		if p.pm1b != 0 {
-			Out16(p.pm1b, uint16(p.typB)<<10|slpEn)
-		}
+		p.s5.enter(In16, Out16, Out8, delay)
 		spinAWhile()
 	}
 	for i := range len(bochsShutdown) {

@@ -5,6 +5,8 @@ import "bytes"
 // FADT fields (ACPI 6.5, table 5.9).
 const (
 	fadtDSDT     = 40
+	fadtSMI      = 48
+	fadtEnable   = 52
 	fadtPMTimer  = 76
 	fadtPM1aCnt  = 64
 	fadtPM1bCnt  = 68
@@ -48,6 +50,15 @@ func PowerPorts(fadt []byte) (a, b uint16) {
 		return 0, 0
 	}
 	return uint16(le.Uint32(fadt[fadtPM1aCnt:])), uint16(le.Uint32(fadt[fadtPM1bCnt:]))
+}
+
+// ACPIMode returns what takes the power registers from firmware: a value for its SMI
+// port. Either is 0 if firmware never has them (5.2.9).
+func ACPIMode(fadt []byte) (port uint16, enable uint8) {
+	if len(fadt) < fadtMinSize {
+		return 0, 0
+	}
+	return uint16(le.Uint32(fadt[fadtSMI:])), fadt[fadtEnable]
 }
 
 // ResetPort returns the reset register if there is one at an I/O port.
