@@ -214,7 +214,6 @@ func scale(v, hz, n uint64) uint64 {
 
 // declaredTSC returns the rate that CPUID or the hypervisor names, 0 if none does.
 func declaredTSC() (hz uint64, by string) {
-	top, _, _, _ := CPUID(0, 0)
 	if _, _, c, _ := CPUID(1, 0); c>>31&1 != 0 { // a hypervisor's leaves
 		top, _, _, _ := CPUID(0x40000000, 0)
 		if top >= 0x40000010 && top < 0x40010000 {
@@ -226,17 +225,26 @@ func declaredTSC() (hz uint64, by string) {
 			return hz, "kvmclock"
 		}
 	}
-	if top >= 0x15 { // SDM vol. 3, 19.7.3
-		if den, num, crystal, _ := CPUID(0x15, 0); den != 0 && num != 0 && crystal != 0 {
-			return uint64(crystal) * uint64(num) / uint64(den), "CPUID leaf 15h"
-		}
-	}
-	if top >= 0x16 {
-		if mhz, _, _, _ := CPUID(0x16, 0); mhz&0xffff != 0 {
-			return uint64(mhz&0xffff) * 1_000_000, "CPUID leaf 16h"
-		}
+	if hz := leafTSC(CPUID); hz != 0 {
+		return hz, "CPUID leaf 15h"
 	}
 	return 0, ""
+}
+
+// leafTSC is the rate that the processor names (SDM vol. 3, 19.7.3). Many leave out the
+// crystal's part of it, and name a base frequency in leaf 16h. That is for display only
+// (SDM vol. 2, CPUID): Skylake's says 3500 MHz where the TSC counts 3504, a minute and a
+// half a day. What the crystal should have there cannot be relied on either, since servers
+// detune it. A measurement over a second is better: see RefineTSC.
+func leafTSC(cpuid func(leaf, sub uint32) (a, b, c, d uint32)) (hz uint64) {
+	if top, _, _, _ := cpuid(0, 0); top < 0x15 {
+		return 0
+	}
+	den, num, crystal, _ := cpuid(0x15, 0)
+	if den == 0 || num == 0 {
+		return 0
+	}
+	return uint64(crystal) * uint64(num) / uint64(den)
 }
 
 // KVM's clock (docs.kernel.org/virt/kvm/x86/msr.html, MSR_KVM_SYSTEM_TIME_NEW). TamaGo's

@@ -14,6 +14,8 @@ const (
 	ioapicVersion = 1
 	ioapicTable   = 0x10 // two registers a pin
 
+	redirMode      = 7 << 8
+	redirSMI       = 2 << 8
 	redirMasked    = 1 << 16
 	redirLevel     = 1 << 15
 	redirActiveLow = 1 << 13
@@ -90,12 +92,18 @@ func mapIOAPICs() {
 	madt.NIOAPIC = n
 }
 
-// maskIOAPICs silences whatever firmware left enabled.
+// firmwares tells by an entry's low half whether firmware keeps the pin for itself: an
+// SMI is none of ours, and its machine may need it, as for a fan.
+func firmwares(low uint32) bool { return low&redirMode == redirSMI }
+
+// maskIOAPICs silences whatever else firmware left enabled.
 func maskIOAPICs() {
 	for i := range madt.IOAPIC[:madt.NIOAPIC] {
 		base := uintptr(madt.IOAPIC[i].Address)
 		for n := range ioapicRead(base, ioapicVersion)>>16&0xff + 1 {
-			ioapicWrite(base, ioapicTable+2*n, redirMasked)
+			if !firmwares(ioapicRead(base, ioapicTable+2*n)) {
+				ioapicWrite(base, ioapicTable+2*n, redirMasked)
+			}
 		}
 	}
 }

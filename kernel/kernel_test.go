@@ -55,6 +55,40 @@ func TestRandomNeverRepeatsAndForgetsItsKey(t *testing.T) {
 	}
 }
 
+// A processor that names its crystal's rate names the TSC's. What it says of its base
+// frequency is not taken for that.
+func TestOnlyAnExactRateIsTakenFromTheProcessor(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		leaf map[uint32][3]uint32
+		want uint64
+	}{
+		{"Ice Lake", map[uint32][3]uint32{0: {0x1b}, 0x15: {2, 104, 38_400_000}, 0x16: {2000, 3900, 100}}, 1_996_800_000},
+		{"Skylake", map[uint32][3]uint32{0: {0x16}, 0x15: {2, 292, 0}, 0x16: {3500, 3900, 100}}, 0},
+		{"Haswell", map[uint32][3]uint32{0: {0xd}}, 0},
+		{"Zen", map[uint32][3]uint32{0: {0x16}}, 0},
+	} {
+		got := leafTSC(func(leaf, _ uint32) (a, b, c2, d uint32) {
+			v := c.leaf[leaf]
+			return v[0], v[1], v[2], 0
+		})
+		if got != c.want {
+			t.Errorf("%s: %d Hz, want %d", c.name, got, c.want)
+		}
+	}
+}
+
+func TestPinsThatFirmwareKeepsForItself(t *testing.T) {
+	for low, want := range map[uint32]bool{
+		0x0200: true, 0xa200: true, redirMasked | 0x0200: true,
+		0: false, redirMasked: false, 0x0030: false, 0x0400: false, 0x0700: false,
+	} {
+		if firmwares(low) != want {
+			t.Errorf("redirection entry %#x: %v", low, !want)
+		}
+	}
+}
+
 func TestUnixDays(t *testing.T) {
 	for d := time.Date(1999, 12, 31, 0, 0, 0, 0, time.UTC); d.Year() < 2101; d = d.AddDate(0, 0, 13) {
 		if got := unixDays(int64(d.Year()), int64(d.Month()), int64(d.Day())); got != d.Unix()/86400 {
