@@ -93,6 +93,10 @@ func findAPICs() {
 	} else {
 		print1("kernel: no ACPI MADT: one CPU, and interrupts through the 8259s; devices beyond their 15 lines need MSI\n")
 	}
+	if x2apic && ReadMSR(msrAPICBase)&apicBaseX2 == 0 && acpi.X2APICOptOut(acpi.Table(tableMemory{}, rsdp, "DMAR", 0)) {
+		x2apic = false
+		logString("kernel: firmware asks not to use x2APIC: CPUs with APIC IDs above 254 stay off\n")
+	}
 	if !x2apic {
 		lapicBase = uintptr(ReadMSR(msrAPICBase) & apicBaseMask)
 		if lapicBase >= 1<<32 || !mapRange(lapicBase, uint64(lapicBase), pageSize, deviceData, pageSize) {

@@ -122,7 +122,7 @@ func MSIInterrupt(cpu int) (i *Interrupt, address uint64, data uint32, err error
 		return nil, 0, 0, fmt.Errorf("kernel: an MSI for CPU %d; there are %d", cpu, ncpu)
 	}
 	id := cpuAt(uint64(cpu)).apicID
-	if id > 0xff {
+	if id >= apicBroadcast {
 		return nil, 0, 0, fmt.Errorf("kernel: an MSI can not reach CPU %d, whose APIC ID is %d: that takes an interrupt-remapping unit", cpu, id)
 	}
 	v, err := claimVector(fmt.Sprintf("MSI %d", msiCount.Add(1)))

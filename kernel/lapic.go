@@ -50,6 +50,8 @@ const (
 	apicBaseX2   = 1 << 10
 	apicBaseOn   = 1 << 11
 	apicBaseMask = 0x000f_ffff_ffff_f000
+
+	apicBroadcast = 0xff // the 8-bit APIC ID that means all CPUs (SDM vol. 3, 11.6.2.1)
 )
 
 var (

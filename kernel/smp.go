@@ -182,7 +182,7 @@ func startAPs() {
 	}
 	var c *cpu
 	for _, id := range madt.CPU[:madt.NCPU] {
-		if id == this().apicID || ncpu == maxCPU || id > 0xff && !x2apic {
+		if id == this().apicID || ncpu == maxCPU || id >= apicBroadcast && !x2apic {
 			continue
 		}
 		if c == nil { // else one that did not start has left its own

@@ -27,6 +27,7 @@ func madtBody() []byte {
 	b = append(b, 0, 8, 0, 0, 1, 0, 0, 0)                          // CPU, APIC ID 0
 	b = append(b, 0, 8, 1, 3, 1, 0, 0, 0)                          // CPU, APIC ID 3
 	b = append(b, 0, 8, 2, 5, 0, 0, 0, 0)                          // disabled
+	b = append(b, 0, 8, 6, 0xff, 1, 0, 0, 0)                       // none, though it says enabled
 	b = append(b, 9, 16, 0, 0, 0, 1, 0, 0, 1, 0, 0, 0, 4, 0, 0, 0) // x2APIC ID 256
 	b = append(b, 1, 12, 0, 0, 0, 0, 0xc0, 0xfe, 0, 0, 0, 0)       // I/O APIC
 	b = append(b, 2, 10, 0, 0, 2, 0, 0, 0, 0, 0)                   // IRQ 0 is GSI 2
@@ -128,6 +129,18 @@ func TestRegistersThatCrossAPageAreNotUsed(t *testing.T) {
 	}
 }
 
+// Firmware that cannot do with x2APIC says so, in a flag that another makes valid.
+func TestX2APICOptOut(t *testing.T) {
+	for flags, want := range map[byte]bool{0: false, 1: false, 2: false, 3: true, 7: true} {
+		if got := X2APICOptOut(table("DMAR", []byte{38, flags, 0, 0})); got != want {
+			t.Errorf("flags %#x: %v", flags, got)
+		}
+	}
+	if X2APICOptOut(nil) || X2APICOptOut(table("DMAR", []byte{38})) {
+		t.Error("asked for by what is no whole table")
+	}
+}
+
 func TestS5IsFoundInTheDSDT(t *testing.T) {
 	for name, aml := range map[string][]byte{
 		"bytes": {amlName, '_', 'S', '5', '_', amlPackage, 6, 4, amlByte, 5, amlByte, 7, 0, 0},
@@ -162,6 +175,8 @@ func FuzzTables(f *testing.F) {
 		PMTimer(b)
 		PowerPorts(b)
 		ResetPort(b)
+		ACPIMode(b)
+		X2APICOptOut(b)
 		HPETBase(b)
 	})
 }

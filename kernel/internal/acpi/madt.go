@@ -16,6 +16,10 @@ const (
 	madtX2APIC        = 9
 )
 
+// broadcast is the APIC ID that means all CPUs (SDM vol. 3, 11.6.2.1). Firmware writes
+// it for none; who sent it an INIT would start the machine anew.
+const broadcast = 0xff
+
 const ioapicSize = 0x14 // index and window (82093AA datasheet, 3.1)
 
 // An IOAPIC serves the interrupts from GSIBase on. Its registers lie in one page.
@@ -62,7 +66,7 @@ func ParseMADT(t []byte, m *MADT) bool {
 			return true // a broken tail: what came before stands
 		}
 		switch {
-		case e[0] == madtLAPIC && n >= 8:
+		case e[0] == madtLAPIC && n >= 8 && e[3] != broadcast:
 			m.addCPU(uint32(e[3]), le.Uint32(e[4:]))
 		case e[0] == madtX2APIC && n >= 16:
 			m.addCPU(le.Uint32(e[4:]), le.Uint32(e[8:]))
