@@ -48,8 +48,9 @@ const (
 	// txNaps is how often a millisecond is waited for a transmitter that takes nothing at all.
 	txNaps = 2000
 
-	rxPause    = time.Millisecond // after a full turn
-	txPause    = time.Millisecond // where no interrupt tells that a burst of 16 bytes is out
+	rxPause    = time.Millisecond      // after a full turn
+	txPause    = time.Millisecond      // where no interrupt tells that a burst of 16 bytes is out
+	txLost     = 20 * time.Millisecond // where one does, but may fail to: a burst takes 1.4
 	deafPause  = time.Second
 	pauseFirst = 5 * time.Millisecond
 	pauseLast  = 100 * time.Millisecond // a key waits as long, once
@@ -130,6 +131,10 @@ func (p *serialPort) turn() time.Duration {
 		}
 	case console.irq:
 		p.nags = 0
+		// Some UARTs, those of management controllers above all, do not always tell that the transmitter is empty.
+		if atomic.LoadUint32(&txHead) != atomic.LoadUint32(&txTail) {
+			return txLost
+		}
 		if deaf {
 			return deafPause
 		}

@@ -225,6 +225,20 @@ func TestATransmitterThatTakesNothingHoldsNobodyUp(t *testing.T) {
 	}
 }
 
+// Its interrupt is lost when the transmitter has room again: what waits is sent all the same.
+func TestAUARTThatDoesNotTellOfRoomIsLookedAt(t *testing.T) {
+	u := &badUART{full: true}
+	p, log := attach(t, u, true)
+	p.write([]byte("hello"))
+	if d := p.turn(); d != txLost {
+		t.Errorf("with output waiting it is looked at after %v", d)
+	}
+	u.full = false
+	if d := p.turn(); d != -1 || u.sent.String() != "hello" || len(*log) != 0 {
+		t.Errorf("sent: %q; looked at again after %v; told: %q", u.sent.String(), d, *log)
+	}
+}
+
 // A slow line is not a dead one: whoever writes waits for it.
 func TestASlowTransmitterLosesNothing(t *testing.T) {
 	u := &badUART{full: true}
