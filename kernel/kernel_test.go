@@ -89,6 +89,23 @@ func TestPinsThatFirmwareKeepsForItself(t *testing.T) {
 	}
 }
 
+func TestAGeneratorThatRepeatsItselfIsNotBelieved(t *testing.T) {
+	n := uint64(0)
+	for name, c := range map[string]struct {
+		draw func() (uint64, bool)
+		want bool
+	}{
+		"all ones":       {func() (uint64, bool) { return 1<<64 - 1, true }, false},
+		"zero":           {func() (uint64, bool) { return 0, true }, false},
+		"never ready":    {func() (uint64, bool) { n++; return n, false }, false},
+		"one that works": {func() (uint64, bool) { n++; return n * 0x9e3779b97f4a7c15, n%3 != 0 }, true},
+	} {
+		if seedFrom(c.draw) != c.want {
+			t.Errorf("%s: %v", name, !c.want)
+		}
+	}
+}
+
 func TestUnixDays(t *testing.T) {
 	for d := time.Date(1999, 12, 31, 0, 0, 0, 0, time.UTC); d.Year() < 2101; d = d.AddDate(0, 0, 13) {
 		if got := unixDays(int64(d.Year()), int64(d.Month()), int64(d.Day())); got != d.Unix()/86400 {

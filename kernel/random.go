@@ -65,27 +65,34 @@ func stir(v uint64) {
 	copy(rng.key[:], b[:8])
 }
 
+// seedFrom stirs in what a generator of the CPU's gives, and reports whether that is to
+// be believed: some of AMD's, with old microcode, give all ones or zero for ever, and
+// call it a success.
+func seedFrom(draw func() (uint64, bool)) (works bool) {
+	last, drawn := uint64(0), false
+	for range 16 {
+		if v, ok := draw(); ok {
+			stir(v)
+			works = works || drawn && v != last
+			last, drawn = v, true
+		}
+	}
+	return works
+}
+
 // initRandom seeds the generator. Where the CPU has no generator, what remains is
 // the jitter of the clock against the port bus; a line says so.
 func initRandom() {
-	for range 16 {
-		if haveRDSEED {
-			if v, ok := rdseed(); ok {
-				stir(v)
-				rng.sources |= seedRDSEED
-			}
-		}
-		if haveRDRAND {
-			if v, ok := rdrand(); ok {
-				stir(v)
-				rng.sources |= seedRDRAND
-			}
-		}
+	if haveRDSEED && seedFrom(rdseed) {
+		rng.sources |= seedRDSEED
+	}
+	if haveRDRAND && seedFrom(rdrand) {
+		rng.sources |= seedRDRAND
 	}
 	rounds := 32
 	if rng.sources == 0 {
 		rounds = 2048
-		print1("kernel: this CPU has no RDRAND or RDSEED: random numbers come from clock jitter alone\n")
+		print1("kernel: this CPU has no RDRAND or RDSEED that works: random numbers come from clock jitter alone\n")
 	}
 	for range rounds {
 		In8(portB)
