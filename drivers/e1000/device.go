@@ -87,6 +87,9 @@ type Device struct {
 	rx rxState // the service goroutine's
 	tx txState
 
+	lost      int    // seconds in a row in which frames came and no interrupt: the service goroutine's
+	lostSince uint64 // interrupts by the end of the last
+
 	link    atomic.Pointer[nic.Link]
 	closing atomic.Bool
 	done    chan struct{}

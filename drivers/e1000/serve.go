@@ -18,6 +18,12 @@ const (
 	// hangTicks is how long frames may lie unsent, with the link up, before the
 	// device is reset.
 	hangTicks = 5
+
+	// lostTicks is for how many seconds in a row frames may come and no interrupt, before
+	// the device is looked at every lostPoll instead. A pin may be wired otherwise than
+	// firmware says without its AML.
+	lostTicks = 3
+	lostPoll  = time.Millisecond
 )
 
 // serve is the device's goroutine.
@@ -33,13 +39,21 @@ func (d *Device) serve() {
 	more := false      // frames may wait whose interrupt has been taken
 	for !d.closing.Load() {
 		wait := time.Until(next)
-		if more {
+		polls := d.lost >= lostTicks
+		switch {
+		case more:
 			wait = 0
+		case polls:
+			wait = min(wait, lostPoll)
 		}
 		came := d.cfg.Interrupt.Wait(wait)
-		if came || more {
+		if came || more || polls {
 			begin := time.Now()
 			if came {
+				if polls {
+					d.logf("its interrupts come again")
+				}
+				d.lost = 0
 				causes := d.regs.Read32(regICR)
 				d.cfg.Interrupt.Ack()
 				d.counters.interrupts.Add(1)
@@ -90,7 +104,8 @@ func (d *Device) watch() {
 		return // gone; nothing in it can be trusted
 	}
 	d.updateLink(false)
-	d.receive() // what it leaves the next interrupt or tick finds
+	frames, _ := d.receive() // what it leaves the next interrupt or tick finds
+	d.noteLost(frames)
 	if d.transmitted() {
 		d.handler.TransmitReady()
 	}
@@ -110,6 +125,20 @@ func (d *Device) watch() {
 	if hung {
 		d.recover()
 	}
+}
+
+// noteLost is told once a second how many frames were found without an interrupt.
+func (d *Device) noteLost(frames int) {
+	n := d.counters.interrupts.Load()
+	switch {
+	case n != d.lostSince:
+		d.lost = 0
+	case frames > 0 && d.lost < lostTicks:
+		if d.lost++; d.lost == lostTicks {
+			d.logf("frames come and its interrupt does not: it is looked at every %v instead; a card with MSI needs no line that firmware routes", lostPoll)
+		}
+	}
+	d.lostSince = n
 }
 
 // recover resets a device that does not send any more.
