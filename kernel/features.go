@@ -38,7 +38,7 @@ func findFeatures() {
 		fatal("this CPU has no local APIC")
 	}
 	if ext>>20&1 == 0 {
-		fatal("this CPU has no execute-disable (NX)")
+		fatal("this CPU has no execute-disable (NX), or firmware has it switched off: Execute Disable Bit, XD or No-Execute in its setup")
 	}
 	haveXSAVE = c1>>26&1 != 0
 	x2apic = c1>>21&1 != 0
