@@ -39,6 +39,7 @@ func TestEveryJSONHasTheSameForm(t *testing.T) {
 		"host":             {"host"},
 		"options":          {"options"},
 		"vm list":          {"vm list"},
+		"vm models":        {"vm models"},
 		"vm show":          {"vm show web"},
 		"vm migrate":       {"vm migrate web b verify=yes"},
 		"migrate list":     {"migrate list"},
@@ -80,7 +81,7 @@ func TestEveryJSONHasTheSameForm(t *testing.T) {
 		}
 		shown[name] = true
 	}
-	for _, name := range []string{"help", "host", "options", "log", "vm list", "vm show", "selftest migrate", "vm migrate"} {
+	for _, name := range []string{"help", "host", "options", "log", "vm list", "vm models", "vm show", "selftest migrate", "vm migrate"} {
 		run(a, name)
 	}
 	run(a, "migrate list")

@@ -22,7 +22,7 @@ func (h *host) vmCommands() []*shell.Command {
 		{Name: "vm create", Args: "NAME kernel=FILE [initrd=FILE] [mem=SIZE] [cpus=N] [cmdline=TEXT] [module=FILE[,TEXT]] [cpu=MODEL] [on_crash=stop|reset]",
 			Summary: "make a machine; it does not run yet",
 			Detail: "FILE is module:NAME (a boot module), http://HOST/PATH or tftp://HOST/PATH.\n" +
-				"mem defaults to 512M, cpus to 1, cpu to the model that both vendors satisfy (cpu=list lists them; +spec behind a " +
+				"mem defaults to 512M, cpus to 1, cpu to the model that both vendors satisfy (`vm models` lists them; +spec behind a " +
 				"model, and cpu=native, give the guest what it needs against speculation among its own programs).\n" +
 				"kernel is a Linux bzImage, a PVH ELF or a Multiboot1 ELF; module= is for the last.\n" +
 				"on_crash=reset resets a guest that crashes: at once, and if it goes on crashing after pauses of 1, 2, 4 ... up to " +
@@ -56,6 +56,7 @@ func (h *host) vmCommands() []*shell.Command {
 			return nil
 		}), Complete: h.completeVM},
 		{Name: "vm delete", Args: "NAME", Summary: "end a machine that does not run and free its memory", Example: "vm delete web", Run: h.cmdVMDelete, Complete: h.completeVM},
+		h.modelsCommand(),
 		{Name: "vm list", Summary: "list the machines", Example: "vm list", Shows: true, Run: h.cmdVMList},
 		{Name: "vm show", Args: "NAME", Summary: "show a machine: configuration, exits, events", Example: "vm show web", Shows: true, Run: h.cmdVMShow, Complete: h.completeVM},
 		{Name: "vm console", Args: "NAME [log]", Summary: "watch a machine's serial console and type on it; ^] returns here",
@@ -199,15 +200,6 @@ func (h *host) cmdVMCreate(c *shell.Call) error {
 		case "cmdline":
 			cfg.CommandLine = v
 		case "cpu":
-			if v == "list" {
-				for _, m := range cpuid.Models() {
-					fmt.Fprintf(c.Out, "%s\n", m.Name)
-				}
-				fmt.Fprintln(c.Out, "host: all that this processor has; such a machine moves only to hosts that have as much")
-				fmt.Fprintln(c.Out, "native: the same, and this processor by its own name, so that the guest's kernel does what it needs; moves only to hosts with the same processor")
-				fmt.Fprintf(c.Out, "MODEL+OPTION: with controls against speculation: %s\n", cpuid.OptionNames())
-				return nil
-			}
 			cfg.Model = v
 		case "on_crash":
 			cfg.OnCrash = v

@@ -55,6 +55,23 @@ func TestAMachineThatCanNotBeIsACallOfTheWrongKind(t *testing.T) {
 	n.end(t)
 }
 
+func TestModelsAreListedWithWhatThisHostLacks(t *testing.T) {
+	var n network
+	h := n.add("a", idle, 0)
+	out := h.must(t, "vm models")
+	for _, want := range []string{"godwit-v1  a promise", "; the default\n", "\nhost ", "\nnative ", "godwit-v1+spec", "md_clear"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in %s", want, out)
+		}
+	}
+	var b bytes.Buffer
+	(&modelList{Models: []modelInfo{{Name: "m", Problem: "this host lacks x"}}}).Text(&b)
+	if !strings.Contains(b.String(), "not here: this host lacks x\n") {
+		t.Error(b.String())
+	}
+	n.end(t)
+}
+
 func TestTabOffersWhatMayStandNext(t *testing.T) {
 	h := newHost()
 	for _, c := range []struct {
