@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"godwit/vmm/internal/fakecpu"
+	"godwit/vmm/mem"
 	"godwit/vmm/vcpu"
 )
 
@@ -60,6 +61,65 @@ func TestTrackingComesAndGoesUnderWriters(t *testing.T) {
 	}
 	if n := vm.tables.Stats().Tables; n > 8 {
 		t.Errorf("%d pages of table are left of 16 MiB in large pages", n)
+	}
+	vm.Delete()
+	r.leaks(t)
+}
+
+// bystander is memory, and a space, that wait for the guest to do something before they go on.
+type bystander struct {
+	vcpu.Space
+	mem.Allocator
+	await func(what string)
+}
+
+func (b *bystander) Sync() { b.await("cached translations are flushed"); b.Space.Sync() }
+
+func (b *bystander) Free(x mem.Block) {
+	if len(x.Data) == pageSize {
+		b.await("a table is freed")
+	}
+	b.Allocator.Free(x)
+}
+
+// What must be done for all of a large guest's memory when a move has failed, or was cancelled, takes a while. The guest goes
+// on meanwhile.
+func TestAGuestRunsWhileTheTablesOfItsTrackingAreTakenApart(t *testing.T) {
+	var exits atomic.Uint64
+	var vm *VM
+	r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+		gpa := rand.Uint64N(16<<20) &^ 7
+		e.Reason = vcpu.ExitHost
+		if m, ok := vm.tables.Lookup(gpa); !ok || !m.Writable {
+			e.Reason, e.GPA, e.Access, e.Mapped = vcpu.ExitMemory, gpa, vcpu.Write, ok
+		}
+		exits.Add(1)
+		return nil
+	})
+	b := &bystander{Allocator: r.mem, await: func(string) {}}
+	r.Memory = b
+	vm = r.vm(t, 1)
+	b.Space, vm.space = vm.space, b
+	if err := vm.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := vm.BeginTracking(1); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "all of memory is in small pages", func() bool { return vm.tables.Stats().Splits >= 8 })
+	met := map[string]bool{}
+	b.await = func(what string) {
+		met[what] = true
+		seen := exits.Load() + 1 // the one under way may be the last
+		eventually(t, "the guest goes on as "+what, func() bool { return exits.Load() > seen })
+	}
+	vm.EndTracking()
+	b.await = func(string) {}
+	if len(met) != 2 {
+		t.Errorf("only %v", met)
+	}
+	if err := vm.Stop(gone); err != nil {
+		t.Fatal(err)
 	}
 	vm.Delete()
 	r.leaks(t)

@@ -152,13 +152,20 @@ func (t *Tables) Stats() Stats {
 // Preconditions: since the calls that retired them (Map over a mapping, Unmap,
 // StopTracking), Space.Sync has returned, and every WriteFault that was in progress
 // then has returned. A VM all of whose VCPUs are stopped meets both.
-func (t *Tables) Reclaim() {
+func (t *Tables) Reclaim() { t.Retired()() }
+
+// Retired takes the tables that fell out of use, under the conditions of Reclaim, and
+// returns what gives them back, which takes a while and may be called at any time.
+func (t *Tables) Retired() (free func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	for _, tab := range t.retired {
-		t.free(tab)
-	}
+	retired := t.retired
 	t.retired = nil
+	return func() {
+		for _, tab := range retired {
+			t.free(tab)
+		}
+	}
 }
 
 // Close frees everything. No VCPU may use the tables any more.
