@@ -245,11 +245,16 @@ func fromHardware(h segment, r vcpu.SegReg) vcpu.Segment {
 	case g.Limit&0xfff != 0xfff:
 		g.Attr &^= vcpu.AttrG
 	}
-	if r == vcpu.TR {
+	switch {
+	case r == vcpu.TR:
 		g.Attr |= 2 // busy: TCG's own task switches leave it as it was in memory before
+	case r < vcpu.LDTR && g.Attr&vcpu.AttrS != 0:
+		// Accessed, as loading it made it in memory, whether a processor keeps that here or
+		// not: VT-x insists on this, too.
+		g.Attr |= 1
 	}
 	if g.Attr&vcpu.AttrP == 0 && r != vcpu.CS && r != vcpu.TR {
-		g.Attr |= vcpu.AttrUnusable
+		g.Attr = g.Attr&^vcpu.AttrDB | vcpu.AttrUnusable // D/B may be left of the segment before
 	}
 	return g
 }

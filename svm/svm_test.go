@@ -129,6 +129,32 @@ func TestStateSurvivesARoundTrip(t *testing.T) {
 	}
 }
 
+// VT-x refuses segments that do not look loaded.
+func TestSegmentsAreAccessedAndTasksBusy(t *testing.T) {
+	v, _, _ := newTestVCPU(t, testSilicon)
+	var s vcpu.State
+	longMode(&s)
+	if err := v.Load(&s); err != nil {
+		t.Fatal(err)
+	}
+	for r := vcpu.ES; r <= vcpu.TR; r++ {
+		v.vm.seg(r).attr &^= 3 // whatever the processor keeps of it
+	}
+	v.vm.seg(vcpu.FS).attr = 0 // a null selector's
+	v.vm.seg(vcpu.DS).attr = 0x413
+	v.Save(&s)
+	if a := s.Seg[vcpu.DS].Attr; a != vcpu.AttrUnusable|0x13 {
+		t.Errorf("DS of a null selector: attributes %#x", a)
+	}
+	for r, want := range map[vcpu.SegReg]uint32{
+		vcpu.ES: 1, vcpu.CS: 1, vcpu.SS: 1, vcpu.FS: 0, vcpu.GS: 1, vcpu.LDTR: 0, vcpu.TR: 2,
+	} {
+		if got := s.Seg[r].Attr & 3; got != want {
+			t.Errorf("segment register %d: attributes %#x", r, s.Seg[r].Attr)
+		}
+	}
+}
+
 // The CPU model decides how large a state is, and not the host: a host with more state
 // components than the model's hands its guests to one without them, and the other way.
 func TestStateFitsEveryHostThatHasTheModel(t *testing.T) {
