@@ -182,6 +182,15 @@ func (v *VCPU) armWindows() {
 	v.watching = v.window != 0 || v.nmiBlocked || v.stepping
 }
 
+// keepShadow: TCG's VMRUN does not load the shadow there was at the entry, so an exit before
+// the guest's first instruction finds none. (#DB comes behind an instruction, which may be a
+// jump to itself.)
+func (v *VCPU) keepShadow(entered uint64) {
+	if m := v.vm; m.rip == v.regs.RIP && m.exitCode != exitException+vcpu.VecDB {
+		m.shadow |= entered & 1
+	}
+}
+
 func (v *VCPU) wantCR8(on bool) {
 	const bit = 1 << 8
 	if on != (v.vm.writeCR&bit != 0) {

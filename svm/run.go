@@ -80,6 +80,7 @@ func (v *VCPU) Run(e *vcpu.Exit) error {
 			v.asked = v.injected.Valid || v.watching || v.wantNMI || v.drLive || v.passing
 		}
 
+		shadow := m.shadow
 		switch {
 		case v.space.b.shunBoot:
 			kernel.PrivilegedElsewhere(0, v.brief, run, unsafe.Pointer(v))
@@ -98,8 +99,11 @@ func (v *VCPU) Run(e *vcpu.Exit) error {
 		if m.exitCode == exitInvalid {
 			return v.refused()
 		}
-		if v.spy != 0 && v.gxcr0&^v.xcr0Allowed != 0 {
-			return v.spied()
+		if v.spy != 0 {
+			if v.gxcr0&^v.xcr0Allowed != 0 {
+				return v.spied()
+			}
+			v.keepShadow(shadow)
 		}
 		v.clean = cleanAll
 		v.flush = false

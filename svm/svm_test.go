@@ -510,6 +510,20 @@ func TestShadowsAreSteppedOverWhereNothingTellsOfTheirEnd(t *testing.T) {
 	}
 }
 
+// On TCG an interrupt of the host that comes with an entry must not end the guest's shadow.
+func TestShadowsOutlastExitsBeforeTheFirstInstruction(t *testing.T) {
+	v, _, _ := newTestVCPU(t, testSilicon)
+	for _, c := range []struct{ entered, code, rip, want uint64 }{
+		{1, exitINTR, 0x1000, 1}, {1, exitNPF, 0x1000, 1}, {0, exitINTR, 0x1000, 0}, {1, exitINTR, 0x1001, 0},
+		{1, exitException + vcpu.VecDB, 0x1000, 0},
+	} {
+		v.regs.RIP, v.vm.rip, v.vm.exitCode, v.vm.shadow = 0x1000, c.rip, c.code, 0
+		if v.keepShadow(c.entered); v.vm.shadow != c.want {
+			t.Errorf("%+v: shadow %d", c, v.vm.shadow)
+		}
+	}
+}
+
 func TestDebugTrapsEndDetection(t *testing.T) {
 	v, _, _ := newTestVCPU(t, testSilicon)
 	v.vm.dr7, v.vm.dr6, v.clean = 0x2400, 0xffff4ff0, cleanAll
