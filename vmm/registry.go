@@ -84,7 +84,7 @@ func (r *Registry) Get(name string) (*VM, error) {
 	if len(r.vms) == 0 {
 		return nil, fmt.Errorf("no vm is called %q: there are none; vm create makes one", name)
 	}
-	return nil, fmt.Errorf("no vm is called %q: there are %s", name, strings.Join(r.names(), ", "))
+	return nil, fmt.Errorf("no vm is called %q; those here: %s", name, strings.Join(r.names(), ", "))
 }
 
 func (r *Registry) names() []string {

@@ -73,7 +73,7 @@ func TestOnlyARunningMachineIsMoved(t *testing.T) {
 	h.must(t, "vm create web kernel=module:kernel mem=16M")
 	for line, want := range map[string]string{
 		"vm migrate web nowhere": "vm web is stopped: only a running machine can be moved",
-		"vm migrate db nowhere":  `no vm is called "db": there are web`,
+		"vm migrate db nowhere":  `no vm is called "db"; those here: web`,
 	} {
 		var out bytes.Buffer
 		if err := h.do(context.Background(), &out, nil, line); err == nil || err.Error() != want || out.Len() != 0 {
