@@ -593,6 +593,30 @@ func TestInstructionsThatTheModelDoesNotHave(t *testing.T) {
 	}
 }
 
+func TestAProcessorThatSpinsLetsOthersRun(t *testing.T) {
+	var gave atomic.Int64
+	give := giveWay
+	giveWay = func() { gave.Add(1); give() }
+	defer func() { giveWay = give }()
+	var n atomic.Int64
+	r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
+		if n.Add(1) <= 3 {
+			e.Reason, e.Len = vcpu.ExitPause, 2
+			return nil
+		}
+		return hlt(e)
+	})
+	vm := r.vm(t, 1)
+	vm.Start()
+	eventually(t, "the guest halts", func() bool { return n.Load() > 3 })
+	vm.Stop(gone)
+	if gave.Load() != 3 {
+		t.Errorf("3 PAUSEs that made an exit: it gave way %d times", gave.Load())
+	}
+	vm.Delete()
+	r.leaks(t)
+}
+
 func TestAProcessorThatRestsIsShownResting(t *testing.T) {
 	r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
 		v.Regs().RFLAGS |= flagIF

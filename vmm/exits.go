@@ -45,8 +45,14 @@ func init() { // not a composite literal: handlers reach the table through the l
 func (c *cpu) exitNothing() {}
 func (c *cpu) exitLook()    { c.look = true; c.checkHang() }
 func (c *cpu) exitUD()      { c.inject(vcpu.UD()) }
-func (c *cpu) exitPause()   { c.skip(emulate.OpPAUSE) }
 func (c *cpu) exitWBINVD()  { c.skip(emulate.OpWBINVD) }
+
+// exitPause: the guest spins, perhaps for what a processor of its own does that waits for this one's time slice to end.
+func (c *cpu) exitPause() {
+	if c.skip(emulate.OpPAUSE) {
+		giveWay()
+	}
+}
 
 func (c *cpu) exitWindow() {
 	c.look, c.window = true, 0

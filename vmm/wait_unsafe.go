@@ -30,3 +30,6 @@ func sleep(word *atomic.Uint32, ns int64) {
 func wake(word *atomic.Uint32) {
 	syscall.RawSyscall(syscall.SYS_FUTEX, uintptr(unsafe.Pointer(word)), futexWake|futexPrivate, 1)
 }
+
+// giveWay lets other threads have this CPU, if any wait for it.
+var giveWay = func() { syscall.Syscall(syscall.SYS_SCHED_YIELD, 0, 0, 0) }
