@@ -96,6 +96,7 @@ type Migration struct {
 	line    bandwidth
 	copies  *copies
 	hush    hush
+	todo    Bitmap        // of the round
 	group   int           // in the last round
 	left    uint64        // pages after it
 	takes   time.Duration // what they would take
@@ -268,7 +269,7 @@ func (g *Migration) untilPrepared() (*link, error) {
 	g.enter(Sending)
 	defer g.boundStanding(l)()
 	err = g.rest(l)
-	g.pipe, g.copies = nil, nil // a guest in doubt may stay for long
+	g.pipe, g.copies, g.todo = nil, nil, nil // a guest in doubt may stay for long
 	return l, err
 }
 
@@ -417,7 +418,8 @@ func (g *Migration) expect(l *link, t msgType) ([]byte, error) {
 func (g *Migration) copy(l *link) error {
 	g.enter(Copying)
 	rs := g.machine.Regions
-	todo := NewBitmap(rs[len(rs)-1].end())
+	g.todo = NewBitmap(rs[len(rs)-1].end())
+	todo := g.todo
 	var pages uint64
 	for _, r := range rs {
 		todo.SetRange(r.first(), r.pages())
@@ -555,11 +557,10 @@ func (g *Migration) roundDone(l *link, want roundSum) error {
 
 // rest sends what is left of the paused guest: pages, then state.
 func (g *Migration) rest(l *link) error {
-	rs := g.machine.Regions
-	todo := NewBitmap(rs[len(rs)-1].end())
-	pages := uint64(g.guest.Harvest(todo))
+	clear(g.todo)
+	pages := uint64(g.guest.Harvest(g.todo))
 	round := uint32(len(g.Report().Rounds))
-	if err := g.sendRound(l, todo, pages, round, true); err != nil {
+	if err := g.sendRound(l, g.todo, pages, round, true); err != nil {
 		return err
 	}
 	g.part(func(d *Downtime) *time.Duration { return &d.LastPass })

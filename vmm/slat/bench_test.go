@@ -48,6 +48,21 @@ func BenchmarkCollect(b *testing.B) {
 	}
 }
 
+// BenchmarkDirtyPages is of a large machine that has written a hundred pages.
+func BenchmarkDirtyPages(b *testing.B) {
+	tt, err := New(NPT, &machine{}, Options{Limit: 256 << 30, Page2M: true})
+	if err != nil {
+		b.Fatal(err)
+	}
+	tt.StartTracking(WriteFaults)
+	for gpa := uint64(0); gpa < tt.Limit(); gpa += tt.Limit() / 100 {
+		tt.MarkDirty(gpa, 1)
+	}
+	for b.Loop() {
+		tt.DirtyPages()
+	}
+}
+
 func TestHotPathsDoNotAllocate(t *testing.T) {
 	_, tt := tracked(t, NPT, WriteFaults)
 	d := NewBitmap(tt.Limit())

@@ -95,3 +95,13 @@ func (d *dirtyMap) drain(f func(word, bits uint64)) {
 		}
 	}
 }
+
+// count is how many bits are set. It looks where the summary says.
+func (d *dirtyMap) count() (n uint64) {
+	for i := range d.summary {
+		for s := atomic.LoadUint64(&d.summary[i]); s != 0; s &= s - 1 {
+			n += uint64(bits.OnesCount64(atomic.LoadUint64(&d.bits[i*64+bits.TrailingZeros64(s)])))
+		}
+	}
+	return n
+}

@@ -352,14 +352,12 @@ func (t *Tables) harvest(d *dirtyMap) (changed bool) {
 	return changed
 }
 
-// DirtyPages is how many pages count as written now.
-func (t *Tables) DirtyPages() (n uint64) {
+// DirtyPages is how many pages count as written now. A migration asks for every half
+// megabyte that it sends.
+func (t *Tables) DirtyPages() uint64 {
 	d := t.dirty.Load()
 	if d == nil {
 		return 0
 	}
-	for i := range d.bits {
-		n += uint64(bits.OnesCount64(atomic.LoadUint64(&d.bits[i])))
-	}
-	return n
+	return d.count()
 }

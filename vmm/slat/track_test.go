@@ -1,6 +1,7 @@
 package slat
 
 import (
+	"math/rand/v2"
 	"strings"
 	"testing"
 )
@@ -196,5 +197,30 @@ func TestRefusals(t *testing.T) {
 	}
 	if err := plain.WriteProtect(0, PageSize); err == nil {
 		t.Error("write-protect without tracking")
+	}
+}
+
+func TestDirtyPagesAreCountedAsTheyAreCollected(t *testing.T) {
+	_, tt := tracked(t, NPT, WriteFaults)
+	rnd := rand.New(rand.NewPCG(11, 12))
+	b := NewBitmap(tt.Limit())
+	if tt.DirtyPages() != 0 {
+		t.Error("some are before anything was written")
+	}
+	for range 50 {
+		for range rnd.IntN(40) {
+			tt.WriteFault(rnd.Uint64N(64<<20), 1<<rnd.IntN(10))
+			tt.MarkDirty(rnd.Uint64N(tt.Limit()), rnd.Uint64N(1<<20)) // what the host writes, and the last page of all
+		}
+		tt.MarkDirty(tt.Limit()-1, 1)
+		n := tt.DirtyPages()
+		clear(b)
+		if tt.CollectDirty(b); n != uint64(b.Count()) || tt.DirtyPages() != 0 {
+			t.Fatalf("%d counted, %d collected, %d left", n, b.Count(), tt.DirtyPages())
+		}
+	}
+	tt.StopTracking()
+	if n := tt.DirtyPages(); n != 0 {
+		t.Errorf("%d without tracking", n)
 	}
 }
