@@ -21,7 +21,7 @@ func beginStop() bool {
 		return true
 	}
 	if atomic.LoadUint32(&stopping) != me {
-		haltForever()
+		haltForAnother(this())
 	}
 	return false
 }
@@ -46,14 +46,34 @@ func beginReport() {
 	flushLog()
 }
 
-// stopOthers halts all other CPUs.
+// stopOthers halts all other CPUs, and returns when they have. One that does not must not keep the report: it is given a
+// second. That is counted in steps, of which one passes while an emulator stands still.
 func stopOthers() {
-	if ncpu > 1 {
-		sendICR(0, icrAssert|lapic.ICR_DLV_NMI|lapic.ICR_DST_REST)
-		for range 100000 { // an NMI takes its time to arrive
-			pause()
+	if ncpu == 1 {
+		return
+	}
+	sendICR(0, icrAssert|lapic.ICR_DLV_NMI|lapic.ICR_DST_REST)
+	for range 100000 {
+		if othersHalted() {
+			return
+		}
+		delay(10)
+	}
+}
+
+func othersHalted() bool {
+	for i := range ncpu {
+		if c := cpuAt(i); c != this() && atomic.LoadUint32(&c.halted) == 0 {
+			return false
 		}
 	}
+	return true
+}
+
+// haltForAnother halts this CPU because another ends the machine.
+func haltForAnother(c *cpu) {
+	atomic.StoreUint32(&c.halted, 1)
+	haltForever()
 }
 
 // endReport shows the log's end, and ends.

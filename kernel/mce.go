@@ -103,7 +103,9 @@ func handleMachineCheck(c *cpu, f *trapFrame) {
 	c.check.read(f)
 	if tscHz != 0 {
 		delay(1000)
-		for range 100 { // more only while one has not noted anything: told by itself, or slow
+		// More only while one has not noted anything: told by itself, or slow. A second is Linux's bound, too; it is
+		// counted in steps, of which one passes while an emulator stands still.
+		for range 1000 {
 			if allChecked() {
 				break
 			}

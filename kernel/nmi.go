@@ -41,7 +41,7 @@ func handleNMI(c *cpu, f *trapFrame) {
 	case uint32(c.index) + 1:
 		return // this CPU reports the end, and shall get to its own
 	default:
-		haltForever()
+		haltForAnother(c)
 	}
 	n := &c.nmi
 	atomic.OrUint32(&n.why, uint32(In8(portB)&(portBSERR|portBIOCHK)))
@@ -59,7 +59,7 @@ var stuckLock spinlock
 func printStuck(c *cpu, f *trapFrame) {
 	for !stuckLock.tryLock() {
 		if atomic.LoadUint32(&stopping) != 0 {
-			haltForever()
+			haltForAnother(c)
 		}
 		pause()
 	}

@@ -23,6 +23,7 @@ type cpu struct {
 
 	apicID uint32
 	online uint32 // 1 once it schedules, see startAP
+	halted uint32 // 1 when it has halted because another ends the machine
 
 	idle     uintptr // its idle *thread
 	prev     uintptr // the thread that finishSwitch finishes

@@ -222,7 +222,7 @@ func startAP(c *cpu, page uint64) bool {
 			delay(10)
 		}
 	}
-	for range 1000 { // an emulated one may have to wait for its turn
+	for range 5000 { // an emulated one may have to wait for its turn
 		if atomic.LoadUint32(&c.online) != 0 {
 			return true
 		}
