@@ -155,6 +155,9 @@ func show(x any) string {
 	return fmt.Sprintf("%+v", x)
 }
 
+// patience, in milliseconds, is how long a guest may take that does what it shall: nobody may give it a processor meanwhile.
+const patience = 60000
+
 // soon is a host TSC value some virtual milliseconds away.
 func soon(ms uint64) uint64 {
 	hz := kernel.TSCFrequency()

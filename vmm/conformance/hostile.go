@@ -73,7 +73,7 @@ var hostileTests = []test{
 			}
 		})
 		kicked, cpuid := 0, 0
-		m.cpu.SetDeadline(soon(20000))
+		m.cpu.SetDeadline(soon(patience))
 		for kicked < 200 || cpuid < 2000 {
 			m.must(m.cpu.Run(&m.exit))
 			switch m.exit.Reason {
@@ -162,7 +162,7 @@ func changeCode(m *machine) {
 	errs := make([]error, 2)
 	last := make([]vcpu.Reason, 2)
 	for i, cpu := range []vcpu.VCPU{m.cpu, other} {
-		cpu.SetDeadline(soon(20000))
+		cpu.SetDeadline(soon(patience))
 		wg.Go(func() {
 			var e vcpu.Exit
 			for errs[i] == nil && last[i] <= vcpu.ExitHost {
@@ -205,7 +205,7 @@ func copyWhileWriting(m *machine, mode slat.Mode) {
 	errs := make([]error, 2)
 	last := make([]vcpu.Reason, 2)
 	for i, cpu := range []vcpu.VCPU{m.cpu, other} {
-		cpu.SetDeadline(soon(60000))
+		cpu.SetDeadline(soon(patience))
 		go func() {
 			defer running.Add(-1)
 			var e vcpu.Exit

@@ -300,7 +300,7 @@ func (m *machine) iret() guest {
 
 // run runs until an exit that a VMM would see.
 func (m *machine) run() vcpu.Reason {
-	m.cpu.SetDeadline(soon(5000))
+	m.cpu.SetDeadline(soon(patience))
 	for {
 		if err := m.cpu.Run(&m.exit); err != nil {
 			m.fail("Run: %w", err)

@@ -54,7 +54,7 @@ var runTests = []test{
 				time.Sleep(time.Millisecond)
 				m.cpu.Kick()
 			})
-			m.cpu.SetDeadline(soon(10000))
+			m.cpu.SetDeadline(soon(patience))
 			m.until(vcpu.ExitKicked)
 			wg.Wait()
 		}
@@ -67,7 +67,7 @@ var runTests = []test{
 		m.cpu.Regs().GPR[vcpu.RBX] = dataAt
 		done := make(chan vcpu.Exit)
 		var err error
-		m.cpu.SetDeadline(soon(10000))
+		m.cpu.SetDeadline(soon(patience))
 		go func() {
 			err = m.cpu.Run(&m.exit)
 			done <- m.exit
