@@ -6,10 +6,20 @@ import (
 	"io"
 	"os"
 	"testing"
+	"time"
 )
 
 // The child of a shell that waits for it, as `go run` does for its program, holds the pipe open as long as it lives.
-func TestAllThatAProgramStartedEndsWithIt(t *testing.T) {
+func TestAllThatAProgramStartedEndsWithIt(t *testing.T) { endsWithIt(t, ":") }
+
+func TestAProgramThatIgnoresInterruptsIsKilled(t *testing.T) {
+	defer func(p time.Duration) { patience = p }(patience)
+	patience = 10 * time.Millisecond
+	endsWithIt(t, "''")
+}
+
+// endsWithIt does that with a shell that does something at an interrupt; its child ignores what it ignores.
+func endsWithIt(t *testing.T, atInterrupt string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	r, w, err := os.Pipe()
@@ -17,7 +27,7 @@ func TestAllThatAProgramStartedEndsWithIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer r.Close()
-	cmd := Command(ctx, "sh", "-c", `trap : INT; sh -c "echo begun; exec sleep 1000"`)
+	cmd := Command(ctx, "sh", "-c", `trap `+atInterrupt+` INT; sh -c "echo begun; exec sleep 1000"`)
 	cmd.Stdout = w
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
