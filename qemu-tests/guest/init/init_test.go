@@ -95,8 +95,8 @@ func TestKernelTroubleIsRecognised(t *testing.T) {
 		"3,1,1,-;rcu: INFO: rcu_sched self-detected stall on CPU":                        "rcu: INFO: rcu_sched self-detected stall on CPU",
 		"6,1,1,-;clocksource: Switched to clocksource tsc":                               "",
 		"6,1,1,-;Linux version 6.1":                                                      "",
-		"4,1,1,-;hrtimer: interrupt took 21908077 ns":                                    "",
-		"4,1,1,-;hrtimer: interrupt took 1908077000 ns":                                  "hrtimer: interrupt took 1908077000 ns",
+		"4,1,1,-;hrtimer: interrupt took 3021908077 ns":                                  "",
+		"4,1,1,-;hrtimer: interrupt took 11908077000 ns":                                 "hrtimer: interrupt took 11908077000 ns",
 	} {
 		if got, _ := trouble(record); got != want {
 			t.Errorf("%q gives %q, want %q", record, got, want)

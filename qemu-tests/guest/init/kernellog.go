@@ -17,11 +17,11 @@ var troubles = []string{
 	"Oops", "BUG:", "WARNING:", "lost timer",
 }
 
-// late is what Linux writes when an interrupt handler took long, once. Nothing is lost by it, and a computer that lets
-// the emulator wait for some milliseconds is reason enough: then it is reported, not judged.
+// late is what Linux writes when an interrupt handler took long, once. Nothing is lost by it, and a computer that stands
+// still for some seconds is reason enough: then it is reported, not judged. What takes far longer Linux's watchdogs tell, too.
 const (
 	late      = "hrtimer: interrupt took "
-	muchTime  = time.Second
+	muchTime  = 10 * time.Second
 	lateUnits = " ns"
 )
 

@@ -62,11 +62,20 @@ func mountAll() {
 // stop ends the machine; it returns only if the kernel refuses.
 func stop(how int) {
 	say("stopping up=%.3f", uptime().Seconds())
-	time.Sleep(50 * time.Millisecond) // the console's last bytes
+	drainConsole()
 	unix.Sync()
 	err := unix.Reboot(how)
 	say("the kernel refused to stop: %v", err)
 	select {}
+}
+
+// drainConsole waits until the console's last bytes are out: the kernel stops the port with the machine.
+func drainConsole() {
+	// As tcdrain(3) does: TCSBRK with an argument that is not zero sends no break (tty_ioctl(4)).
+	if err := unix.IoctlSetInt(1, unix.TCSBRK, 1); err != nil {
+		say("wait for the console: %v", err)
+	}
+	time.Sleep(50 * time.Millisecond) // what the UART holds itself
 }
 
 // shell gives the console to busybox and powers off when it ends.
