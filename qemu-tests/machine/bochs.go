@@ -24,7 +24,8 @@ const bochsProgram = "bochs-bin" // the program itself; bochs is a script around
 
 func (b Bochs) Name() string     { return "Bochs/" + string(b.Extension) }
 func (b Bochs) Vendor() Vendor   { return b.Extension }
-func (b Bochs) Scale() float64   { return 20 } // 25 to 90 MIPS against 1,600
+func (b Bochs) Scale() float64   { return 10 } // 25 to 90 MIPS against 1,600, but no wait is all work
+func (b Bochs) Threads() int     { return 1 }
 func (b Bochs) Available() error { return lookPath(bochsProgram, "bochs") }
 
 func (b Bochs) Start(ctx context.Context, dir string, s Spec) (*Machine, error) {
@@ -75,6 +76,7 @@ func (b Bochs) Start(ctx context.Context, dir string, s Spec) (*Machine, error) 
 
 // acceptSerial waits for Bochs to connect its serial port.
 func acceptSerial(l net.Listener, p *process) (net.Conn, error) {
+	const patience = 3 * time.Minute
 	type result struct {
 		conn net.Conn
 		err  error
@@ -89,8 +91,8 @@ func acceptSerial(l net.Listener, p *process) (net.Conn, error) {
 		return r.conn, r.err
 	case <-p.done:
 		return nil, errors.New("Bochs ended before it connected its serial port")
-	case <-time.After(30 * time.Second):
-		return nil, errors.New("Bochs did not connect its serial port in 30 s")
+	case <-time.After(patience):
+		return nil, fmt.Errorf("Bochs did not connect its serial port in %v", patience)
 	}
 }
 

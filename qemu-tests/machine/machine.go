@@ -88,6 +88,8 @@ type Ground interface {
 	Start(ctx context.Context, dir string, s Spec) (*Machine, error)
 	// Scale is how many times slower than QEMU's TCG the ground may be.
 	Scale() float64
+	// Threads is how many of the computer's processors one machine keeps busy at most; 0: as many as it has itself.
+	Threads() int
 }
 
 // Vendor is the virtualization extension of a ground.

@@ -35,6 +35,8 @@ func (q QEMU) Vendor() Vendor {
 
 func (q QEMU) Scale() float64 { return 1 }
 
+func (q QEMU) Threads() int { return 0 }
+
 func (q QEMU) Available() error {
 	if err := lookPath(qemuProgram, "qemu-system-x86"); err != nil || !q.KVM {
 		return err

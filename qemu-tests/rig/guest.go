@@ -23,7 +23,7 @@ type GuestSpec struct {
 }
 
 // guestPatience is how long a guest may be silent: its kernel starts without a word.
-const guestPatience = 45 * time.Second
+const guestPatience = 2 * time.Minute
 
 // GuestModules are the guest's files as modules of a host.
 func (t *T) GuestModules() []machine.Module {

@@ -17,12 +17,13 @@ type Host struct {
 	Ready time.Duration // from the emulator's start to the prompt, by the wall clock
 }
 
-// Patience for machines, in terms of QEMU: how long they may be silent.
+// Patience for machines, in terms of QEMU: how long they may be silent. It only bounds a hang: what comes takes a tenth of
+// it where nothing else runs.
 const (
-	bootPatience = 20 * time.Second
+	bootPatience = 40 * time.Second
 	// Network boot waits for firmware and its time-outs as well.
-	netbootPatience = 60 * time.Second
-	CommandPatience = 20 * time.Second
+	netbootPatience = 2 * time.Minute
+	CommandPatience = 40 * time.Second
 )
 
 var (

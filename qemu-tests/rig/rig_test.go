@@ -16,14 +16,16 @@ import (
 )
 
 type fakeGround struct {
-	name string
-	err  error
+	name    string
+	err     error
+	threads int
 }
 
 func (f fakeGround) Name() string           { return f.name }
 func (f fakeGround) Vendor() machine.Vendor { return machine.SVM }
 func (f fakeGround) Available() error       { return f.err }
 func (f fakeGround) Scale() float64         { return 1 }
+func (f fakeGround) Threads() int           { return f.threads }
 func (f fakeGround) Start(context.Context, string, machine.Spec) (*machine.Machine, error) {
 	return nil, errors.New("a fake ground has no machines")
 }
@@ -36,7 +38,7 @@ func TestRunnerJudgesAndTheTableTells(t *testing.T) {
 		{Name: "hangs", Limit: time.Millisecond, Run: func(ctx context.Context, _ *T) error { <-ctx.Done(); return context.Cause(ctx) }},
 		{Name: "picky", Skip: func(machine.Ground) string { return "does not fit" }, Run: func(context.Context, *T) error { panic("ran") }},
 	}
-	r := Runner{Scenarios: scenarios, Grounds: []machine.Ground{fakeGround{"G1", nil}, fakeGround{"G2", errors.New("not here")}}, Dir: t.TempDir(), Cores: 2, Progress: io.Discard}
+	r := Runner{Scenarios: scenarios, Grounds: []machine.Ground{fakeGround{name: "G1"}, fakeGround{name: "G2", err: errors.New("not here")}}, Dir: t.TempDir(), Cores: 2, Progress: io.Discard}
 	var b strings.Builder
 	if failed := Table(&b, r.Run(t.Context())); failed != 3 {
 		t.Errorf("%d failed, want 3", failed)
@@ -90,7 +92,7 @@ func TestRunnerKeepsWithinItsCores(t *testing.T) {
 			return nil
 		}})
 	}
-	r := Runner{Scenarios: scenarios, Grounds: []machine.Ground{fakeGround{"G", nil}}, Dir: t.TempDir(), Cores: 2, Progress: io.Discard}
+	r := Runner{Scenarios: scenarios, Grounds: []machine.Ground{fakeGround{name: "G"}}, Dir: t.TempDir(), Cores: 2, Progress: io.Discard}
 	for _, res := range r.Run(t.Context()) {
 		if res.Outcome != Passed {
 			t.Errorf("%s: %v", res.Scenario, res.Why)
@@ -101,11 +103,29 @@ func TestRunnerKeepsWithinItsCores(t *testing.T) {
 	}
 }
 
+func TestWhatNeedsAllProcessorsComesLast(t *testing.T) {
+	var order []string // nothing runs beside another here
+	note := func(name string) func(context.Context, *T) error {
+		return func(context.Context, *T) error { order = append(order, name); return nil }
+	}
+	wide, pair := &Scenario{Name: "wide", Cores: 2, Run: note("wide")}, &Scenario{Name: "pair", Cores: 2, Machines: 2, Run: note("pair")}
+	all := []*Scenario{wide, pair, {Name: "narrow", Run: note("narrow")}}
+	r := Runner{Scenarios: all, Grounds: []machine.Ground{fakeGround{name: "G"}}, Dir: t.TempDir(), Cores: 2, Progress: io.Discard}
+	results := r.Run(t.Context())
+	if got := strings.Join(order, " "); got != "narrow wide pair" || results[0].Scenario != "wide" || results[2].Scenario != "narrow" {
+		t.Errorf("ran %s; results %+v", got, results)
+	}
+	slow := fakeGround{name: "S", threads: 1} // one thread a machine
+	if wide.cores(slow) != 1 || pair.cores(slow) != 2 {
+		t.Errorf("where a machine is one thread, two processors take %d, two machines %d", wide.cores(slow), pair.cores(slow))
+	}
+}
+
 func TestInterruptedRunsAreNotFailures(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	var ran atomic.Int32
 	s := &Scenario{Name: "s", Run: func(ctx context.Context, _ *T) error { ran.Add(1); cancel(); <-ctx.Done(); return context.Cause(ctx) }}
-	r := Runner{Scenarios: []*Scenario{s, s, s}, Grounds: []machine.Ground{fakeGround{"G", nil}}, Dir: t.TempDir(), Cores: 1, Progress: io.Discard}
+	r := Runner{Scenarios: []*Scenario{s, s, s}, Grounds: []machine.Ground{fakeGround{name: "G"}}, Dir: t.TempDir(), Cores: 1, Progress: io.Discard}
 	for i, res := range r.Run(ctx) {
 		if res.Outcome != NotRun || res.Why != "interrupted" {
 			t.Errorf("run %d: %v %s", i, res.Outcome, res.Why)
@@ -182,7 +202,7 @@ func TestAScenarioAloneIsNotNamedInEveryLine(t *testing.T) {
 	s := &Scenario{Name: "s", Run: func(_ context.Context, t *T) error { t.Logf("begun"); return nil }}
 	for alone, want := range map[bool]string{true: "0.0  begun\n", false: "0.0  s on G: begun\n"} {
 		var b strings.Builder
-		r := Runner{Scenarios: []*Scenario{s}, Grounds: []machine.Ground{fakeGround{"G", nil}}, Dir: t.TempDir(), Cores: 1, Progress: &b, Alone: alone}
+		r := Runner{Scenarios: []*Scenario{s}, Grounds: []machine.Ground{fakeGround{name: "G"}}, Dir: t.TempDir(), Cores: 1, Progress: &b, Alone: alone}
 		r.Run(t.Context())
 		if got := strings.TrimLeft(b.String(), " "); !strings.HasPrefix(got, want) || alone && strings.Count(got, "\n") != 1 {
 			t.Errorf("alone %v: %q", alone, got)

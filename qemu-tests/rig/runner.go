@@ -32,17 +32,24 @@ func (r *Runner) Run(ctx context.Context) []Result {
 	cores := newCores(r.Cores)
 	out := &lines{w: r.Progress, begin: time.Now()}
 	var wg sync.WaitGroup
-	for i, s := range r.Scenarios {
-		for j, g := range r.Grounds {
-			need := min(max(1, s.Cores), r.Cores)
-			if !cores.take(ctx, need) {
-				results[i*len(r.Grounds)+j] = Result{Scenario: s.Name, Ground: g.Name(), Why: "interrupted"}
-				continue
+	// Those that need all processors come last: no processor then idles until another is free.
+	for _, alone := range []bool{false, true} {
+		for i, s := range r.Scenarios {
+			for j, g := range r.Grounds {
+				need := min(s.cores(g), r.Cores)
+				if (need == r.Cores) != alone {
+					continue
+				}
+				result := &results[i*len(r.Grounds)+j]
+				if !cores.take(ctx, need) {
+					*result = Result{Scenario: s.Name, Ground: g.Name(), Why: "interrupted"}
+					continue
+				}
+				wg.Go(func() {
+					defer cores.give(need)
+					*result = r.one(ctx, s, g, out)
+				})
 			}
-			wg.Go(func() {
-				defer cores.give(need)
-				results[i*len(r.Grounds)+j] = r.one(ctx, s, g, out)
-			})
 		}
 	}
 	wg.Wait()
@@ -112,7 +119,7 @@ func facts(fs []Fact) (s string) {
 	return s
 }
 
-// cores counts free processors. Whoever waits is served in turn, so that a run that needs all of them gets its turn.
+// cores counts free processors.
 type cores struct {
 	mu   sync.Mutex
 	cond *sync.Cond

@@ -23,10 +23,22 @@ type Scenario struct {
 	// Skip tells why the scenario does not run on a ground, or "".
 	Skip func(machine.Ground) string
 	Run  func(context.Context, *T) error
-	// Limit ends a run that hangs in spite of all time-outs inside; on slow grounds it is scaled. 0: a minute.
+	// Limit ends a run that hangs in spite of all time-outs inside; on slow grounds it is scaled. 0: two minutes. It is
+	// six times what a run takes where nothing else runs, or more.
 	Limit time.Duration
 	// Cores is how many processors a run keeps busy; the rig starts no more at once than there are. 0: 1.
 	Cores int
+	// Machines is how many run at once. 0: 1.
+	Machines int
+}
+
+// cores is how many processors a run on g keeps busy.
+func (s *Scenario) cores(g machine.Ground) int {
+	n := max(1, s.Cores)
+	if t := g.Threads(); t != 0 {
+		n = min(n, t*max(1, s.Machines))
+	}
+	return n
 }
 
 // Files is what scenarios boot.
@@ -137,7 +149,7 @@ func (s *Scenario) run(ctx context.Context, g machine.Ground, f Files, dir strin
 	defer free()
 	limit := s.Limit
 	if limit == 0 {
-		limit = time.Minute
+		limit = 2 * time.Minute
 	}
 	limit = time.Duration(float64(limit) * g.Scale())
 	limited, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("took longer than %v", limit))

@@ -35,7 +35,7 @@ func boots() []*rig.Scenario {
 			Skip: onQEMU, Run: bootTyping,
 		},
 		{
-			Name: "boot-noacpi", About: "a host without ACPI tables, so with one processor and without an I/O APIC, comes up and runs a guest", Limit: 3 * time.Minute,
+			Name: "boot-noacpi", About: "a host without ACPI tables, so with one processor and without an I/O APIC, comes up and runs a guest", Limit: 6 * time.Minute,
 			Skip: onQEMU, Run: bootWithoutACPI,
 		},
 		{
@@ -207,7 +207,7 @@ func reboot(ctx context.Context, t *rig.T) error {
 	if err := h.Send("reboot poweroff\r"); err != nil {
 		return err
 	}
-	return h.Wait(ctx, 20*time.Second)
+	return h.Wait(ctx, time.Minute)
 }
 
 func bootTyping(ctx context.Context, t *rig.T) error {
@@ -227,7 +227,7 @@ func bootTyping(ctx context.Context, t *rig.T) error {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	_, err = m.Await(ctx, "the answer to what was typed", regexp.MustCompile(`godwit> help reboot\n(godwit: [^\n]*\n)*reboot`), rig.CommandPatience)
+	_, err = m.Await(ctx, "the answer to what was typed", regexp.MustCompile(`godwit> help reboot\n((godwit|kernel): [^\n]*\n)*reboot`), rig.CommandPatience)
 	return err
 }
 

@@ -13,7 +13,7 @@ import (
 
 // Demo is the story of `make demo`: two hosts boot from the network, a guest starts on the first and moves, under load,
 // to the second and back.
-var Demo = &rig.Scenario{Name: "demo", About: "two hosts boot from the network; a guest moves between them", Cores: 2, Limit: 10 * time.Minute, Run: demo}
+var Demo = &rig.Scenario{Name: "demo", About: "two hosts boot from the network; a guest moves between them", Cores: 2, Machines: 2, Limit: 20 * time.Minute, Run: demo}
 
 func demo(ctx context.Context, t *rig.T) error {
 	dir, err := folder(t, "migrate=insecure-tcp\n")

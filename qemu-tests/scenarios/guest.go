@@ -17,7 +17,7 @@ func guests() []*rig.Scenario {
 	var list []*rig.Scenario
 	for _, cpus := range []int{1, 2, 4} {
 		list = append(list, &rig.Scenario{
-			Name: fmt.Sprintf("guest-%dcpus", cpus), Cores: min(cpus, 2), Limit: 4 * time.Minute,
+			Name: fmt.Sprintf("guest-%dcpus", cpus), Cores: min(cpus, 2), Limit: 8 * time.Minute,
 			About: "Debian's cloud kernel boots on " + strings.Replace(processors(cpus), " ", " virtual ", 1) + ", works, resets and powers off",
 			Skip: func(g machine.Ground) string {
 				if b, ok := g.(machine.Bochs); ok && (cpus > 2 || b.Extension == machine.SVM && cpus > 1) {
@@ -29,7 +29,7 @@ func guests() []*rig.Scenario {
 		})
 	}
 	return append(list, &rig.Scenario{
-		Name: "guest-native", About: "a guest that sees the host's own processor knows whose it is, and protects itself as there", Limit: 3 * time.Minute,
+		Name: "guest-native", About: "a guest that sees the host's own processor knows whose it is, and protects itself as there", Limit: 6 * time.Minute,
 		Skip: func(g machine.Ground) string {
 			if b, ok := g.(machine.Bochs); ok && b.Extension == machine.SVM {
 				return tooSlow
@@ -38,10 +38,10 @@ func guests() []*rig.Scenario {
 		},
 		Run: guestNative,
 	}, &rig.Scenario{
-		Name: "guest-crash", About: "a guest that panics is told to the operator, and the host goes on", Limit: 3 * time.Minute,
+		Name: "guest-crash", About: "a guest that panics is told to the operator, and the host goes on", Limit: 6 * time.Minute,
 		Skip: onQEMU, Run: guestCrash,
 	}, &rig.Scenario{
-		Name: "guest-leak", About: "rounds of create, start, stop and delete end with the memory they began with", Limit: 4 * time.Minute,
+		Name: "guest-leak", About: "rounds of create, start, stop and delete end with the memory they began with", Limit: 8 * time.Minute,
 		Run: func(ctx context.Context, t *rig.T) error {
 			if _, ok := t.Ground.(machine.Bochs); ok {
 				return guestLeak(ctx, t, 10)
@@ -184,6 +184,11 @@ func guestLeak(ctx context.Context, t *rig.T, rounds int) error {
 		return err
 	}
 	// Memory that is neither free nor the Go heap's, and the Go heap.
+	look := func() (held, heap uint64, err error) {
+		var f hostFacts
+		err = h.JSON(ctx, "host", &f)
+		return f.Memory.Total - f.Memory.Free - f.Memory.GoHeap, f.Memory.GoHeap, err
+	}
 	round := func() (held, heap uint64, err error) {
 		if err := h.StartGuest(ctx, rig.GuestSpec{Name: guestName, CPUs: 1, MemoryMiB: 256}); err != nil {
 			return 0, 0, err
@@ -193,9 +198,7 @@ func guestLeak(ctx context.Context, t *rig.T, rounds int) error {
 				return 0, 0, err
 			}
 		}
-		var f hostFacts
-		err = h.JSON(ctx, "host", &f)
-		return f.Memory.Total - f.Memory.Free - f.Memory.GoHeap, f.Memory.GoHeap, err
+		return look()
 	}
 	// The threads' stacks and page tables find their number in the first rounds. The Go heap grows to 4 MiB before its
 	// first collection, and may double while one runs.
@@ -210,6 +213,14 @@ func guestLeak(ctx context.Context, t *rig.T, rounds int) error {
 		}
 		if i%100 == 0 && i > 0 {
 			t.Logf("round %d: %d KiB held, Go heap %d KiB", i, after>>10, heap>>10)
+		}
+	}
+	for i := 0; i < looks(t) && (after > before+slack || heap > heapLimit); i++ { // what runs beside may hold some for a moment
+		if err = sleep(ctx, time.Second); err != nil {
+			return err
+		}
+		if after, heap, err = look(); err != nil {
+			return err
 		}
 	}
 	t.Measure("rounds", "%d", rounds)

@@ -15,19 +15,19 @@ import (
 func migrations() []*rig.Scenario {
 	return []*rig.Scenario{
 		{
-			Name: "migrate", About: "a guest under load moves ten times between two hosts and loses nothing", Cores: 2, Limit: 8 * time.Minute,
+			Name: "migrate", About: "a guest under load moves ten times between two hosts and loses nothing", Cores: 2, Machines: 2, Limit: 16 * time.Minute,
 			Skip: onBochsSlowly, Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, usual, 10) },
 		},
 		{
-			Name: "migrate-2cpus", About: "a guest with two virtual processors moves to a second host and back", Cores: 2, Limit: 6 * time.Minute,
+			Name: "migrate-2cpus", About: "a guest with two virtual processors moves to a second host and back", Cores: 2, Machines: 2, Limit: 12 * time.Minute,
 			Skip: onQEMU, Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, twoCPUs, 2) },
 		},
 		{
-			Name: "migrate-small", About: "a small guest moves to a second slow host and back", Cores: 2,
+			Name: "migrate-small", About: "a small guest moves to a second slow host and back", Cores: 2, Machines: 2,
 			Skip: onlyBochsVTx(tooSmall), Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, smallSpec, 2) },
 		},
 		{
-			Name: "migrate-vendors", About: "a running guest moves from a host with SVM to one with VT-x and back", Cores: 2,
+			Name: "migrate-vendors", About: "a running guest moves from a host with SVM to one with VT-x and back", Cores: 2, Machines: 2,
 			Skip: unlikeVendors, Run: func(ctx context.Context, t *rig.T) error { return migrateBetweenVendors(ctx, t, small, 2) },
 		},
 		migrateFaults(),
@@ -63,11 +63,11 @@ func onBochsSlowly(g machine.Ground) string {
 func soakMigrations() []*rig.Scenario {
 	return []*rig.Scenario{
 		{
-			Name: "soak-migrate", About: "a small guest moves ten times between two slow hosts", Cores: 2, Limit: 3 * time.Minute,
+			Name: "soak-migrate", About: "a small guest moves ten times between two slow hosts", Cores: 2, Machines: 2, Limit: 6 * time.Minute,
 			Skip: onlyBochsVTx(tooSmall), Run: func(ctx context.Context, t *rig.T) error { return migrateBackAndForth(ctx, t, small, 10) },
 		},
 		{
-			Name: "soak-migrate-vendors", About: "a running guest moves ten times between a host with SVM and one with VT-x", Cores: 2, Limit: 3 * time.Minute,
+			Name: "soak-migrate-vendors", About: "a running guest moves ten times between a host with SVM and one with VT-x", Cores: 2, Machines: 2, Limit: 6 * time.Minute,
 			Skip: unlikeVendors, Run: func(ctx context.Context, t *rig.T) error { return migrateBetweenVendors(ctx, t, small, 10) },
 		},
 	}
@@ -195,7 +195,7 @@ func (r moveReport) String() string {
 // move moves the guest from host i to the other.
 func (p *pair) move(ctx context.Context, from int) (r moveReport, err error) {
 	// A move takes what the slower host takes, whichever is asked.
-	patience := time.Duration(float64(2*time.Minute) * p.scale() / p.ground[from].Scale())
+	patience := time.Duration(float64(5*time.Minute) * p.scale() / p.ground[from].Scale())
 	err = p.hosts[from].JSONWithin(ctx, fmt.Sprintf("vm migrate %s %s", guestName, p.addr[1-from]), &r, patience)
 	return r, err
 }

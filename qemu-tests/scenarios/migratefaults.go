@@ -13,7 +13,7 @@ import (
 
 func migrateFaults() *rig.Scenario {
 	return &rig.Scenario{
-		Name: "migrate-faults", About: "moves that are cancelled, cut off or lose a host: exactly one host goes on running the guest", Cores: 2, Limit: 10 * time.Minute,
+		Name: "migrate-faults", About: "moves that are cancelled, cut off or lose a host: exactly one host goes on running the guest", Cores: 2, Machines: 2, Limit: 20 * time.Minute,
 		Skip: onQEMU, Run: runMigrateFaults,
 	}
 }
@@ -71,7 +71,7 @@ func (p *pair) beginMove(ctx context.Context, from int, state string) (command s
 		return "", err
 	}
 	// An error ends the wait as well.
-	m, err := p.hosts[from].Await(ctx, "the state "+state, regexp.MustCompile(`(?m)^(`+state+`|error: .*)\n`), time.Minute)
+	m, err := p.hosts[from].Await(ctx, "the state "+state, regexp.MustCompile(`(?m)^(`+state+`|error: .*)\n`), 3*time.Minute)
 	if err == nil && m.Groups[1] != state {
 		err = errors.New(m.Groups[1])
 	}
@@ -80,7 +80,7 @@ func (p *pair) beginMove(ctx context.Context, from int, state string) (command s
 
 // failedMove waits for the end of a move that must fail, with a reason that matches why.
 func (p *pair) failedMove(ctx context.Context, from int, command, why string) error {
-	const patience = time.Minute // sources and targets give each other up after ten seconds
+	const patience = 3 * time.Minute // sources and targets give each other up after ten seconds
 	text, err := p.hosts[from].End(ctx, command, patience)
 	var said *rig.CommandError
 	switch {
@@ -180,7 +180,7 @@ func cutAtCommit(ctx context.Context, t *rig.T, p *pair, from int) (int, error) 
 	p.lan.Cut(p.nic[1-from], true)
 	time.Sleep(3 * time.Second)
 	p.lan.Cut(p.nic[1-from], false)
-	text, err := p.hosts[from].End(ctx, command, 2*time.Minute)
+	text, err := p.hosts[from].End(ctx, command, 5*time.Minute)
 	var said *rig.CommandError
 	switch {
 	case err == nil:

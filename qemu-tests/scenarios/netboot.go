@@ -13,15 +13,15 @@ import (
 func netboots() []*rig.Scenario {
 	return []*rig.Scenario{
 		{
-			Name: "pxe", About: "PXE boots the iPXE script over TFTP, with config and modules", Limit: 3 * time.Minute,
+			Name: "pxe", About: "PXE boots the iPXE script over TFTP, with config and modules", Limit: 6 * time.Minute,
 			Skip: notOnSecondBochs, Run: func(ctx context.Context, t *rig.T) error { return netboot(ctx, t, boot.ScriptName) },
 		},
 		{
-			Name: "pxe-http", About: "the same files over HTTP", Limit: 3 * time.Minute,
+			Name: "pxe-http", About: "the same files over HTTP", Limit: 6 * time.Minute,
 			Skip: onQEMU, Run: func(ctx context.Context, t *rig.T) error { return netboot(ctx, t, "http://10.77.0.1/"+boot.ScriptName) },
 		},
 		{
-			Name: "pxe-image", About: "the bare image is a boot file over TFTP", Limit: 3 * time.Minute,
+			Name: "pxe-image", About: "the bare image is a boot file over TFTP", Limit: 6 * time.Minute,
 			Skip: onQEMU, Run: netbootImage,
 		},
 	}

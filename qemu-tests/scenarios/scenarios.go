@@ -16,10 +16,11 @@ func Grounds() []machine.Ground {
 	}
 }
 
-// All returns the scenarios in the order in which they run: what others build on comes first.
+// All returns the scenarios in their order: what others build on comes first, and among those that follow the longest ones, so
+// that the last to end leave no processor idle for long.
 func All() []*rig.Scenario {
 	var all []*rig.Scenario
-	for _, theme := range [][]*rig.Scenario{boots(), netboots(), selftests(), guests(), hardwareReports(), controls(), networks(), migrations()} {
+	for _, theme := range [][]*rig.Scenario{boots(), netboots(), selftests(), networks(), guests(), hardwareReports(), controls(), migrations()} {
 		all = append(all, theme...)
 	}
 	return all

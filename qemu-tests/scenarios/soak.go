@@ -14,7 +14,7 @@ import (
 func Soaks(duration time.Duration, rounds int) []*rig.Scenario {
 	const (
 		perRound = 10 * time.Second // a bound: one takes less than half a second
-		slack    = 10 * time.Minute
+		slack    = 15 * time.Minute
 	)
 	return append([]*rig.Scenario{
 		{
