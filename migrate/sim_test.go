@@ -592,7 +592,7 @@ func (p *pipes) end(w *world) {
 // checkGoroutines fails if there are more than n in the end.
 func checkGoroutines(t testing.TB, n int) {
 	t.Helper()
-	for range 200 {
+	for range 6000 {
 		if runtime.NumGoroutine() <= n {
 			return
 		}

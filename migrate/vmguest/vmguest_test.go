@@ -77,7 +77,9 @@ func TestAGuestThatEndsDuringARehearsalIsNotLost(t *testing.T) {
 	moves := 0
 	err = Rehearse(context.Background(), &Target{Registry: home}, "web", 1, migrate.Options{}, func(r migrate.Report) {
 		if moves++; moves == 1 {
-			off.Store(true)
+			for off.Store(true); off.Load(); { // it does so when it has a processor
+				time.Sleep(time.Millisecond)
+			}
 			time.Sleep(20 * time.Millisecond)
 		}
 	})

@@ -92,7 +92,7 @@ func (c card) receive(patience time.Duration) string {
 }
 
 const (
-	longTime  = 10 * time.Second
+	longTime  = time.Minute
 	shortTime = 50 * time.Millisecond
 )
 
@@ -121,6 +121,10 @@ func TestSwitchFloodsLearnsAndCuts(t *testing.T) {
 		}
 		l.nics[n].port.cut.Store(true)
 		b.send(a.mac, "lost")
+		b.send(c.mac, "behind it") // so the switch has had it
+		if got := c.receive(longTime); got != "behind it" {
+			t.Errorf("c got %q", got)
+		}
 		if got := a.receive(shortTime); got != "" {
 			t.Errorf("a, unplugged, got %q", got)
 		}
@@ -353,13 +357,20 @@ func TestSlowMachineLosesNothing(t *testing.T) {
 	payload := strings.Repeat("x", 1400)
 	for i := range frames {
 		a.send(b.mac, fmt.Sprintf("%04d", i)+payload)
-		if i%50 == 49 {
-			time.Sleep(time.Millisecond) // the switch reads as fast as it can, but it must have a processor
+		for i%unlooked == 0 { // the switch reads as fast as it can, but it must have a processor
+			table, err := os.ReadFile("/proc/net/udp")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if waiting(string(table), a.conn.RemoteAddr().(*net.UDPAddr).Port) == 0 {
+				break
+			}
+			time.Sleep(time.Millisecond)
 		}
 	}
 	time.Sleep(50 * time.Millisecond)
 	buf := make([]byte, 2048)
-	b.conn.SetReadDeadline(time.Now().Add(30 * time.Second))
+	b.conn.SetReadDeadline(time.Now().Add(longTime))
 	for want := 0; want < frames; {
 		n, err := b.conn.Read(buf)
 		if err != nil {
