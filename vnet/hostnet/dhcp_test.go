@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -35,8 +36,15 @@ func serveDHCP(t *testing.T, n *Net, lease time.Duration) *dhcpServer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { conn.Close() })
+	var over atomic.Bool
+	done := make(chan struct{})
+	t.Cleanup(func() {
+		over.Store(true)
+		conn.Close()
+		<-done
+	})
 	go func() {
+		defer close(done)
 		buf := make([]byte, 1500)
 		for {
 			k, from, err := conn.ReadFrom(buf)
@@ -63,7 +71,7 @@ func serveDHCP(t *testing.T, n *Net, lease time.Duration) *dhcpServer {
 				other.YourIPAddr = net.IPv4(6, 6, 6, 6)
 				conn.WriteTo(other.ToBytes(), to)
 			}
-			if _, err := conn.WriteTo(answer.ToBytes(), to); err != nil {
+			if _, err := conn.WriteTo(answer.ToBytes(), to); err != nil && !over.Load() {
 				t.Errorf("DHCP server: %v", err)
 			}
 		}
