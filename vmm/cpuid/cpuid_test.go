@@ -62,7 +62,7 @@ func TestMissingFeaturesAreNamed(t *testing.T) {
 	}
 	small := caps
 	small.GuestPhysBits = 38
-	if _, err = NewHost(fake(), small).Find(""); err == nil || !strings.Contains(err.Error(), "39 physical address bits") {
+	if _, err = NewHost(fake(), small).Find(""); err == nil || !strings.Contains(err.Error(), "39 physical address bits") || !strings.Contains(err.Error(), "cpu=host") {
 		t.Errorf("error is %v", err)
 	}
 	if _, err = NewHost(fake(), caps).Find("pentium"); err == nil || !strings.Contains(err.Error(), "godwit-v2") {

@@ -124,7 +124,10 @@ func (h *HostCPU) Find(name string) (*Model, error) {
 	if err != nil {
 		return nil, err
 	}
-	return m, h.Check(m)
+	if err := h.Check(m); err != nil {
+		return m, fmt.Errorf("%w; cpu=%s takes what it has", err, Host)
+	}
+	return m, nil
 }
 
 // OptionNames lists what may stand behind a model's name and a plus.
