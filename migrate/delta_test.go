@@ -386,6 +386,14 @@ func (s *slowToLoad) LoadState(ctx context.Context, r io.Reader) error {
 	return s.flat.LoadState(ctx, r)
 }
 
+// ReadPages takes its time with pages that the guest does not write: for the sums of all, while the state waits.
+func (s *slowToLoad) ReadPages(first uint64, dst []byte) {
+	if first >= 1000 {
+		time.Sleep(time.Millisecond)
+	}
+	s.flat.ReadPages(first, dst)
+}
+
 // What the state took is known from the guests before, and room is left for it. But one that was held up does not
 // count, and what is more than allowed keeps nobody from moving.
 func TestWhatTheStateTookBeforeIsForetold(t *testing.T) {

@@ -263,13 +263,11 @@ func (m *Manager) stateTime() time.Duration {
 	return min(m.states[0], m.states[1])
 }
 
-// stood learns from the downtime of a guest that has left. What the target says of itself
-// lies within what was measured here.
-func (m *Manager) stood(d Downtime) {
+// stood notes what that was for a guest that has left.
+func (m *Manager) stood(took time.Duration) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.states[1] = m.states[0]
-	m.states[0] = d.Pause + d.State + min(max(d.Load, 0), d.Prepare) + min(max(d.Start, 0), d.Commit)
+	m.states = [2]time.Duration{took, m.states[0]}
 }
 
 func (m *Manager) addReport(r Report) *liveReport {

@@ -96,6 +96,7 @@ type Migration struct {
 	line    bandwidth
 	copies  *copies
 	hush    hush
+	sending time.Duration // of the state
 	todo    Bitmap        // of the round
 	group   int           // in the last round
 	left    uint64        // pages after it
@@ -579,6 +580,7 @@ func (g *Migration) rest(l *link) error {
 	}
 	g.rep.update(func(r *Report) { r.Saved = w.length })
 	g.part(func(d *Downtime) *time.Duration { return &d.State })
+	g.sending = w.sending
 	if err := g.roundDone(l, g.pipe.sum); err != nil {
 		return err
 	}
@@ -619,10 +621,11 @@ func (g *Migration) verify(l *link) error {
 
 // A stateWriter cuts what a machine saves into messages.
 type stateWriter struct {
-	l      *link
-	b      []byte
-	length uint64
-	sum    uint32
+	l       *link
+	b       []byte
+	length  uint64
+	sum     uint32
+	sending time.Duration // of what came before it too, if the line is not done with that
 }
 
 func (w *stateWriter) Write(p []byte) (int, error) {
@@ -649,7 +652,9 @@ func (w *stateWriter) Write(p []byte) (int, error) {
 }
 
 func (w *stateWriter) flush() error {
+	begin := time.Now()
 	err := w.l.send(msgState, w.b)
+	w.sending += time.Since(begin)
 	w.b = w.b[:headerSize]
 	return err
 }
