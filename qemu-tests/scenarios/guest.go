@@ -38,6 +38,9 @@ func guests() []*rig.Scenario {
 		},
 		Run: guestNative,
 	}, &rig.Scenario{
+		Name: "guest-legacy", About: "a guest that uses neither x2APIC nor kvmclock works: with the 8259s and the PIT, or the xAPIC's memory", Limit: 4 * time.Minute,
+		Cores: 2, Skip: onQEMU, Run: guestLegacy,
+	}, &rig.Scenario{
 		Name: "guest-crash", About: "a guest that panics is told to the operator, and the host goes on", Limit: 6 * time.Minute,
 		Skip: onQEMU, Run: guestCrash,
 	}, &rig.Scenario{
@@ -98,6 +101,68 @@ func guestLife(ctx context.Context, t *rig.T, cpus int) error {
 		return err
 	}
 	return awaitStatus(ctx, h, "stopped")
+}
+
+// legacies are what kernels did before they knew of hypervisors.
+var legacies = []struct {
+	cpus    int
+	cmdline string
+	xapic   bool // its registers are loaded and stored; else there is no local APIC
+}{
+	{1, "nolapic noapic no-kvmclock", false},
+	{2, "nox2apic no-kvmclock", true},
+}
+
+func guestLegacy(ctx context.Context, t *rig.T) error {
+	h, err := hostWithGuest(ctx, t, 2)
+	if err != nil {
+		return err
+	}
+	for _, l := range legacies {
+		if err := runLegacy(ctx, t, h, l.cpus, l.cmdline, l.xapic); err != nil {
+			return fmt.Errorf("with %s: %w", l.cmdline, err)
+		}
+	}
+	return nil
+}
+
+func runLegacy(ctx context.Context, t *rig.T, h *rig.Host, cpus int, cmdline string, xapic bool) error {
+	spec := rig.GuestSpec{Name: guestName, CPUs: cpus, MemoryMiB: 192, CommandLine: "guest=workload guest.mem=16M guest.rate=300 " + cmdline}
+	if err := h.StartGuest(ctx, spec); err != nil {
+		return err
+	}
+	m, err := h.GuestExpect(ctx, guestName, "", guestHello)
+	if err != nil {
+		return err
+	}
+	t.Measure(cmdline+": user space after", "%s s", m.Groups[3])
+	if m.Groups[2] != fmt.Sprint(cpus) {
+		return fmt.Errorf("the guest sees %s processors, has %d", m.Groups[2], cpus)
+	}
+	if _, err := h.Judge(ctx, guestName, workTime); err != nil {
+		return err
+	}
+	if _, err := h.FinalVerdict(ctx, guestName); err != nil {
+		return err
+	}
+	// It did what its command line says.
+	var v struct {
+		CPUs []struct{ Injected, Emulated int }
+	}
+	if err := h.JSON(ctx, "vm show "+guestName, &v); err != nil {
+		return err
+	}
+	for i, c := range v.CPUs {
+		if c.Injected < 100 || (c.Emulated > 100) != xapic {
+			return fmt.Errorf("CPU %d took %d interrupts, and %d instructions were emulated for it", i, c.Injected, c.Emulated)
+		}
+	}
+	for _, c := range []string{"vm stop " + guestName + " force", "vm delete " + guestName} {
+		if _, err := h.Do(ctx, c, rig.CommandPatience); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // awaitStatus waits until the guest's state is one of want.
