@@ -76,7 +76,13 @@ func AllocPhys(size, align uint64) (phys uint64, data []byte, err error) {
 		limitHeap()
 	}
 	data = bytesAt(direct(a.phys), uintptr(size))
-	clear(data)
+	// In pieces: the runtime can not stop the world within one clear, and a GiB takes a
+	// tenth of a second, for which every exit of a guest may wait.
+	for rest := data; len(rest) > 0; {
+		n := min(len(rest), largeBlock)
+		clear(rest[:n])
+		rest = rest[n:]
+	}
 	return a.phys, data, nil
 }
 
