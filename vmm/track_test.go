@@ -11,17 +11,25 @@ import (
 	"godwit/vmm/vcpu"
 )
 
+// writeAnywhere is what comes of a guest's write to any of its 16 MiB: a fault, unless the page is open.
+func writeAnywhere(vm *VM, e *vcpu.Exit) (fault bool) {
+	gpa := rand.Uint64N(16<<20) &^ 7
+	e.Reason = vcpu.ExitHost
+	m, ok := vm.tables.Lookup(gpa)
+	if fault = !ok || !m.Writable; fault {
+		e.Reason, e.GPA, e.Access, e.Mapped = vcpu.ExitMemory, gpa, vcpu.Write, ok
+	}
+	return fault
+}
+
 // TestTrackingComesAndGoesUnderWriters has two processors write all over memory
 // while tracking begins, harvests and ends again and again: every page that a
 // fault opened is harvested, and the tables give back what they took.
 func TestTrackingComesAndGoesUnderWriters(t *testing.T) {
 	var faults atomic.Uint64
 	var vm *VM
-	r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
-		gpa := rand.Uint64N(16<<20) &^ 7
-		e.Reason = vcpu.ExitHost
-		if m, ok := vm.tables.Lookup(gpa); !ok || !m.Writable {
-			e.Reason, e.GPA, e.Access, e.Mapped = vcpu.ExitMemory, gpa, vcpu.Write, ok
+	r := newRig(func(_ *fakecpu.VCPU, e *vcpu.Exit) error {
+		if writeAnywhere(vm, e) {
 			faults.Add(1)
 		}
 		return nil
@@ -87,12 +95,8 @@ func (b *bystander) Free(x mem.Block) {
 func TestAGuestRunsWhileTheTablesOfItsTrackingAreTakenApart(t *testing.T) {
 	var exits atomic.Uint64
 	var vm *VM
-	r := newRig(func(v *fakecpu.VCPU, e *vcpu.Exit) error {
-		gpa := rand.Uint64N(16<<20) &^ 7
-		e.Reason = vcpu.ExitHost
-		if m, ok := vm.tables.Lookup(gpa); !ok || !m.Writable {
-			e.Reason, e.GPA, e.Access, e.Mapped = vcpu.ExitMemory, gpa, vcpu.Write, ok
-		}
+	r := newRig(func(_ *fakecpu.VCPU, e *vcpu.Exit) error {
+		writeAnywhere(vm, e)
 		exits.Add(1)
 		return nil
 	})
